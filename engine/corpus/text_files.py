@@ -1,0 +1,143 @@
+"""Opening text files, zipped or not, and telling from the first bytes what they really hold."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import BinaryIO, cast
+
+from engine.errors import InputError
+
+__all__ = [
+    "BOM",
+    "check_opening",
+    "is_escaped",
+    "is_gzip",
+    "looks_like",
+    "open_bytes",
+    "open_text",
+    "text_layout",
+]
+
+BOM = b"\xef\xbb\xbf"
+_OPENING_BYTES = 2**20
+_SIGNATURES = (
+    (b"PAR1", "parquet", "rename it or set format: parquet"),
+    (b"\x1f\x8b", "gzip", "rename it to end in .gz"),
+    (b"PK\x03\x04", "a zip archive or a spreadsheet", "unpack it or export it as CSV"),
+    (b"ARROW1", "an Arrow file", "convert it to parquet"),
+    (b"\xff\xfe", "UTF-16 text", "save it as UTF-8"),
+    (b"\xfe\xff", "UTF-16 text", "save it as UTF-8"),
+    (b"version https://git-lfs", "a Git LFS pointer", "fetch the data with git lfs pull"),
+    (b"<", "HTML or XML", "download the data itself"),
+)
+_JSON_SIGNATURES = (
+    (b"{", "JSON lines", "rename it or set format: jsonl"),
+    (b"[", "a JSON array", "rename it or set format: json"),
+)
+
+
+def is_gzip(path: str) -> bool:
+    """Whether a file is read through gzip: its name says so."""
+    return path.lower().endswith(".gz")
+
+
+@contextmanager
+def open_bytes(path: str) -> Iterator[BinaryIO]:
+    """A file's bytes, unzipped when its name ends in .gz. Raises InputError for a broken gzip."""
+    if not is_gzip(path):
+        with open(path, "rb") as plain:
+            yield plain
+        return
+    try:
+        with gzip.open(path, "rb") as zipped:
+            yield cast(BinaryIO, zipped)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise InputError(f"truncated or corrupt gzip: {path} ({error})") from None
+
+
+@contextmanager
+def open_text(path: str) -> Iterator[io.TextIOWrapper]:
+    """A UTF-8 file as text; bytes that are not UTF-8 come out as lone surrogates DC80..DCFF."""
+    with open_bytes(path) as raw:
+        yield io.TextIOWrapper(raw, encoding="utf-8-sig", errors="surrogateescape", newline="")
+
+
+def is_escaped(text: str) -> bool:
+    """Whether `open_text` met bytes in it that are not UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+def looks_like(opening: bytes) -> tuple[str, str] | None:
+    """What the first bytes of a file give away: (what it is, what to do about it)."""
+    for signature, name, advice in (*_SIGNATURES, *_JSON_SIGNATURES):
+        if opening.startswith(signature):
+            return name, advice
+    return None
+
+
+def check_opening(path: str, format: str) -> bool:
+    """Whether a text file holds anything; InputError when it is no text file at all.
+
+    `format` is only named in the error. Reads the first bytes, and the blank lines before a text.
+    """
+    with open_bytes(path) as file:
+        opening = file.read(64)
+        for signature, name, advice in _SIGNATURES:
+            if opening.startswith(signature):
+                raise InputError(
+                    f"{path} is not {format}: it starts with {opening[:12]!r}; "
+                    f"it looks like {name}, {advice}"
+                )
+        file.seek(0)
+        return bool(_first_line(file))
+
+
+def text_layout(path: str) -> str:
+    """`jsonl`, `json` (an array) or `empty`: what a JSON file holds, whatever its name.
+
+    An array opens with a bracket, and its first line is either all of the file or no JSON by
+    itself; so lines of which the first is a (bad) list still count as lines. Raises InputError for
+    one object over many lines.
+    """
+    with open_bytes(path) as file:
+        line = _first_line(file)
+        is_long = not line.endswith(b"\n") and len(line) == _OPENING_BYTES
+        rest = b"" if is_long else _first_line(file)
+    if not line:
+        return "empty"
+    if line.startswith(b"{"):
+        if rest and line.rstrip().endswith((b"{", b"[")):
+            raise InputError(
+                f"{path} holds one JSON object over many lines, not rows: "
+                "expected an array of objects, or one object per line"
+            )
+        return "jsonl"
+    if not line.startswith(b"[") or (rest and _is_json(line)):
+        return "jsonl"
+    return "empty" if b"".join((line + rest).split()).startswith(b"[]") else "json"
+
+
+def _first_line(file: BinaryIO) -> bytes:
+    """The next line that is not blank, without blanks or BOM before it, cut at a megabyte."""
+    while line := file.readline(_OPENING_BYTES):
+        line = line.removeprefix(BOM).lstrip()
+        if line:
+            return line
+    return b""
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return True

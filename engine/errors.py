@@ -1,0 +1,35 @@
+"""Every exception that the engine raises on purpose.
+
+    EngineError                 something the user can act on: one clear sentence, exit code 2
+    ├── SettingsError           a setting is unknown, out of range or contradicts another
+    ├── InputError              a corpus file is missing, unreadable or has no usable row
+    ├── ModelError              a model cannot be found, loaded or used for the job
+    └── RunDirectoryError       the run directory holds something else than what was asked for
+
+An error says what, got, expected, next step. Anything else that escapes is a bug of ours and
+exits with code 1 and its traceback.
+"""
+
+from __future__ import annotations
+
+__all__ = ["EngineError", "InputError", "ModelError", "RunDirectoryError", "SettingsError"]
+
+
+class EngineError(Exception):
+    """Base of all errors that a user can act on; its text is the whole message."""
+
+
+class SettingsError(EngineError):
+    """A setting is unknown, out of range or contradicts another setting."""
+
+
+class InputError(EngineError):
+    """A corpus file is missing, unreadable, or holds no usable row."""
+
+
+class ModelError(EngineError):
+    """A model cannot be found, loaded, or used for what was asked of it."""
+
+
+class RunDirectoryError(EngineError):
+    """The run directory holds work made with other settings, or is in use."""

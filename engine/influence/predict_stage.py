@@ -1,0 +1,171 @@
+"""Predict: the fitted network over all pairs, in blocks, and its exact means.
+
+A matrix up to `influence.max_dense_gib` is written in full, (M, N) [c, t] in parts of candidates;
+above that, the `influence.neighbours` best candidates of each target, in parts of targets. The
+mean influence of every candidate is exact in both cases and needs no matrix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.feather
+
+from engine.actors import Partition, PartitionWorker, run_partitions, run_task
+from engine.artifact_rows import VectorParts
+from engine.influence.predict import mean_influence, predict_influence, top_candidates
+from engine.network.influence_network import InfluenceNetwork
+from engine.run_directory import Artifact, Part, atomic_path, digest, finish_part, total_usage
+from engine.stage import StageContext, StageResult
+
+__all__ = ["run"]
+
+CODE_VERSION = 1
+# Rows of a block. Fixed: a matrix product's rounding may depend on how many rows it is given.
+BLOCK_ROWS = 4096
+
+
+def run(context: StageContext) -> StageResult:
+    """Write the means and the kernel; same bytes for any number of actors."""
+    settings = context.config.influence
+    embeddings = context.inputs["embed"]
+    num_candidates = len(VectorParts(embeddings, "candidates"))
+    num_targets = len(VectorParts(embeddings, _target_side(embeddings)))
+    means_path = context.directory / "mean_influence.npy"
+    seconds = run_task(_write_means, context.inputs["fit"], embeddings, means_path)
+    dense_bytes = 4 * num_candidates * num_targets
+    dense = dense_bytes <= settings.max_dense_gib * 2**30
+    parts = _dense(context, num_candidates) if dense else _neighbours(context, num_targets)
+    means = finish_part(context.directory, means_path, num_candidates, {"seconds": seconds})
+    kernel = "dense" if dense else "neighbours"
+    return StageResult(
+        parts={"means": [means], kernel: parts},
+        counts={
+            "candidates": num_candidates,
+            "targets": num_targets,
+            "kernel": kernel,
+            "recall": 1.0,
+        },
+        usage=total_usage([means, *parts]),
+        columns={
+            "mean_influence.npy": "float32 (M,), exact mean over all targets, teacher units",
+            "dense/*.npy": "float32 (m, N) [c, t], teacher units, rows in corpus order",
+            "neighbours/*.arrow": "per target its K best candidates: ids int64[K], "
+            "influence float32[K], best first",
+        },
+    )
+
+
+def _target_side(embeddings: Artifact) -> str:
+    return "targets" if "targets" in embeddings.manifest["parts"] else "candidates"
+
+
+def _write_means(network: Artifact, embeddings: Artifact, path: Path) -> float:
+    means = mean_influence(
+        InfluenceNetwork.load(network.path("network")),
+        VectorParts(embeddings, "candidates").all(),
+        VectorParts(embeddings, _target_side(embeddings)).all(),
+    )
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        np.save(file, means, allow_pickle=False)
+    return 0.0
+
+
+class _Worker(PartitionWorker):
+    """Holds the network and the side that every block is compared with."""
+
+    other_side: str
+
+    def __init__(self, network: Artifact, embeddings: Artifact) -> None:
+        self._network = InfluenceNetwork.load(network.path("network"))
+        self._embeddings = embeddings
+        self._candidates = VectorParts(embeddings, "candidates")
+        self._targets = VectorParts(embeddings, _target_side(embeddings))
+
+
+class DenseWorker(_Worker):
+    """Writes the influence of a block of candidates on all targets."""
+
+    def __init__(self, network: Artifact, embeddings: Artifact) -> None:
+        super().__init__(network, embeddings)
+        self._all_targets = self._targets.all()
+
+    def write(self, payload: Mapping[str, Any], path: Path) -> tuple[int, dict[str, float]]:
+        block = self._candidates.block(payload["start"], payload["stop"])
+        influence = predict_influence(self._network, block, self._all_targets, threads=1)
+        with atomic_path(path) as temporary, open(temporary, "wb") as file:
+            np.save(file, influence, allow_pickle=False)
+        return len(influence), {"pairs": float(influence.size)}
+
+
+class NeighbourWorker(_Worker):
+    """Writes the best candidates of a block of targets."""
+
+    def __init__(self, network: Artifact, embeddings: Artifact, neighbours: int) -> None:
+        super().__init__(network, embeddings)
+        self._neighbours = neighbours
+        self._all_candidates = self._candidates.all()
+
+    def write(self, payload: Mapping[str, Any], path: Path) -> tuple[int, dict[str, float]]:
+        block = self._targets.block(payload["start"], payload["stop"])
+        top = top_candidates(self._network, self._all_candidates, block, self._neighbours)
+        table = pa.table(
+            {
+                "ids": _fixed_size_lists(top.ids),
+                "influence": _fixed_size_lists(top.influence),
+            }
+        )
+        with atomic_path(path) as temporary:  # uncompressed, so that readers can map it
+            pyarrow.feather.write_feather(table, str(temporary), compression="uncompressed")
+        return len(block), {"pairs": float(len(block) * len(self._all_candidates))}
+
+
+def _fixed_size_lists(matrix: Any) -> pa.Array:
+    return pa.FixedSizeListArray.from_arrays(pa.array(matrix.ravel()), matrix.shape[1])
+
+
+def _dense(context: StageContext, num_candidates: int) -> list[Part]:
+    return _blocks(context, "dense", num_candidates, "npy", DenseWorker, {})
+
+
+def _neighbours(context: StageContext, num_targets: int) -> list[Part]:
+    num_candidates = len(VectorParts(context.inputs["embed"], "candidates"))
+    settings = {"neighbours": min(context.config.influence.neighbours, num_candidates)}
+    return _blocks(context, "neighbours", num_targets, "arrow", NeighbourWorker, settings)
+
+
+def _blocks(
+    context: StageContext,
+    kind: str,
+    num_rows: int,
+    suffix: str,
+    worker: type[PartitionWorker],
+    worker_settings: dict[str, Any],
+) -> list[Part]:
+    recipe = [CODE_VERSION, context.inputs["fit"].fingerprint, context.inputs["embed"].fingerprint]
+    size = BLOCK_ROWS
+    partitions = [
+        Partition(
+            path=f"{kind}/{start:09d}-{digest(recipe, start, worker_settings)}.{suffix}",
+            units=min(size, num_rows - start),
+            payload={"start": start, "stop": min(start + size, num_rows)},
+        )
+        for start in range(0, num_rows, size)
+    ]
+    return run_partitions(
+        partitions,
+        context.directory,
+        worker,
+        {
+            "network": context.inputs["fit"],
+            "embeddings": context.inputs["embed"],
+            **worker_settings,
+        },
+        label="predict",
+        unit="rows",
+        execution=context.config.influence.execution,
+    )

@@ -1,0 +1,13 @@
+"""Pure numerics: arrays in, arrays out. Nothing here knows of Ray, files or settings.
+
+`pairwise`        the factorised network and its matrix in blocks
+`means`           exact row and column means of that matrix without the matrix
+`top`             the k best candidates of each target, mergeable over blocks
+`columns`         a selection kernel, dense or sparse, as columns to sum over
+`bound_heap`      the priority queue of lazy greedy
+`response_error`  DELIFT's distance from a reference answer
+`arrays`          names of the array types
+`compiled`        numba with the options of the house; `threads` its thread count
+
+Import the submodules; this file stays empty so that no kernel costs another's import.
+"""

@@ -1,0 +1,163 @@
+"""Fit: the InfluenceNetwork on the teacher's labels, and the audit of how well it learned them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+from numpy.typing import NDArray
+
+from engine.actors import run_task
+from engine.artifact_rows import VectorParts
+from engine.config import NetworkConfig
+from engine.errors import InputError
+from engine.kernels.pairwise import FloatArray
+from engine.network.fidelity import fidelity, verdict
+from engine.network.fit import fit_on_ray
+from engine.network.influence_network import InfluenceNetwork
+from engine.network.training import MIN_LABELS, TrainingSet
+from engine.run_directory import Artifact, atomic_path, digest, finish_part, write_json
+from engine.stage import StageContext, StageResult
+
+__all__ = ["run"]
+
+
+def run(context: StageContext) -> StageResult:
+    """Fit by Ray Train and audit in a worker.
+
+    Too few labels to learn from give the constant network, the mean of what there is, and a
+    verdict that says so.
+    """
+    settings, seed = context.config.network, context.config.seed
+    data_dir = context.directory / "training"
+    data_dir.mkdir(exist_ok=True)
+    inputs = (context.inputs["embed"], context.inputs["score"])
+    num_labels = run_task(_write_training_set, *inputs, data_dir)
+    path = context.directory / "network.safetensors"
+    if num_labels < MIN_LABELS:
+        history = run_task(_write_constant, data_dir, settings, path)
+    else:
+        # Ray Train goes on with an unfinished fit of the same name: it must be of the same data
+        fit_of = [artifact.fingerprint for artifact in inputs]
+        name = f"fit-{digest(settings.model_dump(mode='json'), seed, fit_of)}"
+        storage = context.directory / "ray-train"
+        history = fit_on_ray(data_dir, path, settings, seed, storage, name).to_dict()
+    write_json(context.directory / "history.json", history)
+    audit_path = context.directory / "fidelity.json"
+    counts = run_task(_audit, *inputs, path, seed, audit_path)
+    files = {"network": path, "history": context.directory / "history.json", "fidelity": audit_path}
+    return StageResult(
+        parts={group: [finish_part(context.directory, file, 1)] for group, file in files.items()},
+        counts={
+            "training_labels": num_labels,
+            "parameters": history["num_parameters"],
+            "epochs": history["epochs"],
+            **counts,
+        },
+        columns={
+            "network.safetensors": "weights, label_mean and label_std; shape in its metadata",
+            "fidelity.json": "scores per quadrant, in teacher units, and the verdict",
+        },
+    )
+
+
+# --- the training set ----------------------------------------------------------------------------
+
+
+def _target_side(embeddings: Artifact) -> str:
+    return "targets" if "targets" in embeddings.manifest["parts"] else "candidates"
+
+
+def _labels(score: Artifact) -> tuple[NDArray[np.int64], FloatArray, NDArray[np.int8]]:
+    """Pairs (n, 2) of row numbers, labels and quadrants of all pairs that the teacher scored."""
+    table = pq.read_table(score.path("labels"))
+    labels = table["score"].to_numpy()
+    scored = np.isfinite(labels)
+    pairs = np.stack([table["candidate"].to_numpy(), table["target"].to_numpy()], axis=1)
+    return pairs[scored], labels[scored], table["quadrant"].to_numpy()[scored]
+
+
+def _write_training_set(embeddings: Artifact, score: Artifact, data_dir: Path) -> int:
+    """The sampled rows' embeddings once each, and the pairs renumbered to them."""
+    pairs, labels, quadrants = _labels(score)
+    training = quadrants == 0
+    data = _renumbered(embeddings, pairs[training], labels[training])
+    data.save(data_dir)
+    return len(data.labels)
+
+
+def _renumbered(
+    embeddings: Artifact, pairs: NDArray[np.int64], labels: FloatArray
+) -> TrainingSet:
+    candidate_rows, c = np.unique(pairs[:, 0], return_inverse=True)
+    target_rows, t = np.unique(pairs[:, 1], return_inverse=True)
+    return TrainingSet(
+        candidates=VectorParts(embeddings, "candidates").take(candidate_rows),
+        targets=VectorParts(embeddings, _target_side(embeddings)).take(target_rows),
+        pairs=np.stack([c, t], axis=1).astype(np.int64),
+        labels=labels,
+    )
+
+
+def _write_constant(data_dir: Path, settings: NetworkConfig, path: Path) -> dict[str, Any]:
+    data = TrainingSet.open(data_dir)
+    if not len(data.labels):
+        raise InputError("the teacher could not score any pair: see 4-teacher/labels.parquet")
+    network = InfluenceNetwork(data.dim, settings.hidden)
+    for parameter in network.parameters():
+        torch.nn.init.zeros_(parameter)
+    network.label_mean.fill_(float(data.labels.mean()))
+    with atomic_path(path) as temporary:
+        network.save(temporary)
+    num_parameters = sum(parameter.numel() for parameter in network.parameters())
+    return {"epochs": 0, "num_parameters": num_parameters, "history": []}
+
+
+# --- the audit -----------------------------------------------------------------------------------
+
+
+def _audit(
+    embeddings: Artifact, score: Artifact, network_path: Path, seed: int, path: Path
+) -> dict[str, Any]:
+    pairs, labels, quadrants = _labels(score)
+    training, audited = quadrants == 0, quadrants > 0
+    if training.sum() < MIN_LABELS or not (quadrants == 4).any():
+        reason = f"{len(labels)} teacher labels are too few to learn from and to audit"
+        write_json(path, {"trusted": False, "reasons": [reason], "remarks": [], "quadrants": {}})
+        return {"trusted": False}
+    data = _renumbered(embeddings, pairs, labels)
+    measured = fidelity(
+        predictions=_predictions(InfluenceNetwork.load(network_path), data, data.pairs[audited]),
+        labels=labels[audited],
+        quadrants=quadrants[audited].astype(np.int64),
+        pairs=data.pairs[audited],
+        candidates=data.candidates,
+        targets=data.targets,
+        training_pairs=data.pairs[training],
+        training_labels=labels[training],
+        seed=seed,
+    )
+    judged = verdict(measured)
+    write_json(path, {**vars(judged), **measured.to_dict()})
+    network_score = measured.quadrants[4].scores["network"]
+    return {
+        "trusted": judged.trusted,
+        "q4_spearman": network_score.spearman,
+        "q4_r2": network_score.r2,
+    }
+
+
+@torch.no_grad()
+def _predictions(
+    network: InfluenceNetwork, data: TrainingSet, pairs: NDArray[np.int64]
+) -> FloatArray:
+    pieces = []
+    for start in range(0, len(pairs), 4096):
+        c, t = pairs[start : start + 4096].T
+        e_c, e_t = torch.from_numpy(data.candidates[c]), torch.from_numpy(data.targets[t])
+        pieces.append(network(e_c, e_t))
+    predictions: FloatArray = torch.cat(pieces).numpy()
+    return predictions

@@ -1,0 +1,172 @@
+"""The InfluenceNetwork: learns a teacher's scores from the embeddings of a pair.
+
+Source: NN-CIFT (arXiv 2502.09969), section 3: one hidden layer of 100 units on [e_c ; 0 ; e_t],
+205,101 parameters at D = 1024. The optional main effects add one linear term per side; they keep
+the factorised form of `engine.kernels.pairwise`, deeper networks lose it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from engine.errors import ModelError
+from engine.kernels.pairwise import FloatArray, PairwiseForm
+
+__all__ = ["InfluenceNetwork"]
+
+
+class InfluenceNetwork(nn.Module):
+    """MLP from the embeddings of candidates and targets to influence in the teacher's units.
+
+    Args:
+        dim: D, size of one embedding.
+        hidden: units per hidden layer; () is a linear model.
+        pairwise: read [e_c ; 0 ; e_t] (2 D + 1 inputs); else e_c alone (D inputs).
+        main_effects: add a_c . e_c + a_t . e_t to the output; starts at zero.
+        generator: where the initial weights come from; default: torch's global one.
+
+    The label scaling (`label_mean`, `label_std`) is part of the state, so a loaded network
+    predicts in the units of its training labels. Everything is float32.
+    """
+
+    label_mean: Tensor
+    label_std: Tensor
+
+    def __init__(
+        self,
+        dim: int,
+        hidden: Sequence[int] = (100,),
+        pairwise: bool = True,
+        main_effects: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        self.dim = dim
+        self.hidden = tuple(hidden)
+        self.pairwise = pairwise
+        sizes = (2 * dim + 1 if pairwise else dim, *self.hidden, 1)
+        self.layers = nn.ModuleList(
+            _linear(fan_in, fan_out, generator) for fan_in, fan_out in itertools.pairwise(sizes)
+        )
+        self.main: nn.Linear | None = None
+        if main_effects:
+            self.main = _empty_linear(2 * dim if pairwise else dim, 1, bias=False)
+            nn.init.zeros_(self.main.weight)
+        self.register_buffer("label_mean", torch.zeros(()))
+        self.register_buffer("label_std", torch.ones(()))
+
+    def forward(self, candidates: Tensor, targets: Tensor | None = None) -> Tensor:
+        """Influence of each pair in label units: (B, D) and (B, D) -> (B,)."""
+        return self.standardised(candidates, targets) * self.label_std + self.label_mean
+
+    def standardised(self, candidates: Tensor, targets: Tensor | None = None) -> Tensor:
+        """Influence in standard deviations of the training labels, what the loss is taken on."""
+        if self.pairwise:
+            assert targets is not None, "a pairwise network needs the targets"
+            separator = candidates.new_zeros(len(candidates), 1)
+            inputs = torch.cat((candidates, separator, targets), dim=1)
+            main_inputs = torch.cat((candidates, targets), dim=1)
+        else:
+            inputs = main_inputs = candidates
+        x = inputs
+        for layer in self.layers[:-1]:
+            x = torch.relu(layer(x))
+        x = self.layers[-1](x)
+        if self.main is not None:
+            x = x + self.main(main_inputs)
+        return cast(Tensor, x).squeeze(1)
+
+    @property
+    def factorises(self) -> bool:
+        """Whether `factorise` applies: pairwise with exactly one hidden layer."""
+        return self.pairwise and len(self.hidden) == 1
+
+    @torch.no_grad()
+    def factorise(self, candidates: FloatArray, targets: FloatArray) -> PairwiseForm:
+        """Split the first layer over both sides: (M, D) and (N, D) -> PairwiseForm.
+
+        Exact up to float32 rounding. Cost (M + N) D h multiply-adds.
+        """
+        assert self.factorises, "only a pairwise network with one hidden layer factorises"
+        first, last = (cast(nn.Linear, layer) for layer in self.layers)
+        weight = first.weight.double()
+        scale = self.label_std.double()
+        on_candidates, on_targets = weight[:, : self.dim], weight[:, self.dim + 1 :]
+        e_c = torch.from_numpy(np.array(candidates, dtype=np.float32))
+        e_t = torch.from_numpy(np.array(targets, dtype=np.float32))
+        constant = last.bias.double() * scale + self.label_mean.double()
+        candidate_bias = torch.zeros(len(e_c))
+        target_bias = constant.float().expand(len(e_t))
+        if self.main is not None:
+            main = self.main.weight.double().squeeze(0) * scale
+            candidate_bias = e_c @ main[: self.dim].float()
+            target_bias = (e_t @ main[self.dim :].float()) + constant.float()
+        return PairwiseForm(
+            candidate_units=(e_c @ on_candidates.T.float() + first.bias).numpy(),
+            target_units=(e_t @ on_targets.T.float()).numpy(),
+            weights=(last.weight.double().squeeze(0) * scale).float().numpy(),
+            candidate_bias=candidate_bias.numpy(),
+            target_bias=target_bias.contiguous().numpy(),
+        )
+
+    def save(self, path: Path) -> None:
+        """Write weights, label scaling and shape as safetensors; equal networks, equal bytes."""
+        shape = {
+            "dim": self.dim,
+            "hidden": self.hidden,
+            "pairwise": self.pairwise,
+            "main_effects": self.main is not None,
+        }
+        # One entry: safetensors writes several in an order that changes from process to process.
+        metadata = {"influence_network": json.dumps(shape)}
+        safetensors.torch.save_file(self.state_dict(), path, metadata=metadata)
+
+    @classmethod
+    def load(cls, path: Path) -> InfluenceNetwork:
+        """Read what `save` wrote; raises ModelError for a file that is none of ours."""
+        try:
+            with safetensors.safe_open(path, framework="pt") as file:
+                shape = json.loads((file.metadata() or {})["influence_network"])
+                state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            network = cls(
+                dim=shape["dim"],
+                hidden=shape["hidden"],
+                pairwise=shape["pairwise"],
+                main_effects=shape["main_effects"],
+                generator=torch.Generator(),
+            )
+            network.load_state_dict(state)
+        except (
+            KeyError,
+            OSError,
+            RuntimeError,
+            TypeError,
+            ValueError,
+            safetensors.SafetensorError,
+        ) as error:
+            raise ModelError(f"{path} is not a saved InfluenceNetwork: {error}") from None
+        return network.eval()
+
+
+def _linear(fan_in: int, fan_out: int, generator: torch.Generator | None) -> nn.Linear:
+    """A layer with torch's own initial distribution, drawn from a given generator."""
+    layer = _empty_linear(fan_in, fan_out, bias=True)
+    bound = fan_in**-0.5
+    nn.init.uniform_(layer.weight, -bound, bound, generator=generator)
+    nn.init.uniform_(layer.bias, -bound, bound, generator=generator)
+    return layer
+
+
+def _empty_linear(fan_in: int, fan_out: int, bias: bool) -> nn.Linear:
+    """A layer without values: nn.Linear itself would draw from the global random state."""
+    layer = nn.utils.skip_init(nn.Linear, fan_in, fan_out, bias=bias)  # type: ignore[no-untyped-call]
+    return cast(nn.Linear, layer)

@@ -1,0 +1,1 @@
+"""Stage 8: what a person is shown: fidelity, cost, and why rows were picked."""

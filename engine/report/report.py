@@ -1,0 +1,3 @@
+"""Report stage (being built)."""
+from engine.stage import StageContext, StageResult
+def run(context: StageContext) -> StageResult: ...

@@ -1,0 +1,1 @@
+"""Stage 7: the subset worth training on: objectives x greedy."""

@@ -1,0 +1,234 @@
+"""DELIFT: by how much does one row, shown as an example, help a model with another?
+
+Source: DELIFT (arXiv 2411.04425), section 3.1. Over the T response tokens of target t, the final
+eos included, with p_k the probability of token k given everything before it:
+
+    d(t) = sqrt(mean_k (1 - p_k)^2)      u(c -> t) = d_without(t) - d_with(t | c), in [-1, 1]
+
+The two prompts of a pair differ in the example only (template version 1, texts stripped):
+
+    {bos}{instruction}[\\n\\nExample: {x_c} {y_c}]\\n\\nQuery: {x_t}\\nAnswer: {y_t}{eos}
+
+They are joined from pieces that are tokenised one by one, so that everything after the
+example is the same ids in both, and what comes before is a prefix shared by all targets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from engine.config import TeacherConfig
+from engine.example import Example
+from engine.kernels.response_error import response_error
+from engine.models.language_model import LanguageModel, ResponseProbabilities, Suffix
+from engine.teachers.teacher import (
+    Features,
+    FloatArray,
+    Scores,
+    Side,
+    Teacher,
+    Usage,
+    model_settings,
+)
+
+__all__ = ["TEMPLATE_VERSION", "DeliftTeacher", "ResponseModel"]
+
+TEMPLATE_VERSION = 1  # raise it when the same texts would give other ids
+
+# No tokenizer packs natural text this densely: longer texts need not be tokenised in full.
+_CHARACTERS_PER_TOKEN = 64
+_NOT_FINITE = "the model gave a probability that is not finite"
+
+
+class ResponseModel(Protocol):
+    """What this teacher needs of `engine.models.language_model.LanguageModel`."""
+
+    @property
+    def bos(self) -> int | None:
+        """Id put before a prompt, if any."""
+
+    @property
+    def eos(self) -> int:
+        """Id that ends a response."""
+
+    @property
+    def context_size(self) -> int:
+        """Most tokens of prompt and response together."""
+
+    def tokenize(self, text: str) -> list[int]:
+        """Ids of a piece of text, without special tokens."""
+
+    def response_probabilities(
+        self, prefix: Sequence[int], suffixes: Sequence[Suffix], batch_size: int
+    ) -> ResponseProbabilities:
+        """Probability of every response token."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """One target as ids: query and response, cut to fit without an example."""
+
+    query: list[int]
+    response: list[int]
+    truncated: bool
+
+    @property
+    def size(self) -> int:
+        return len(self.query) + len(self.response)
+
+
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """One candidate as ids of the prefix, shortened to the longest example allowed."""
+
+    prefix: list[int]
+    smallest: int
+    truncated: bool
+
+
+class DeliftTeacher(Teacher):
+    """Benefit of a candidate as an in-context example, in [-1, 1].
+
+    One forward pass per target (`features`) and one per pair (`score`), each over the suffix
+    only; the example is read once per candidate. When prompt and response are too long together,
+    the example is shortened from its end, for that target alone, then the query from its head,
+    the response never: a response that does not fit is NaN.
+
+    Args:
+        model: the language model.
+        instruction: sentence that opens the prompt, the same with and without example.
+        max_tokens: longest prompt with response; the model's context may allow less.
+        max_example_tokens: longest example.
+        batch_size: targets per forward pass.
+    """
+
+    name = "delift"
+    unit = "pair"
+    feature_sides = ("target",)
+
+    def __init__(
+        self,
+        model: ResponseModel,
+        instruction: str,
+        max_tokens: int,
+        max_example_tokens: int,
+        batch_size: int,
+    ) -> None:
+        self._model = model
+        self._limit = min(max_tokens, model.context_size)
+        self._max_example_tokens = max_example_tokens
+        self._batch_size = batch_size
+        bos = [] if model.bos is None else [model.bos]
+        self._head = [*bos, *model.tokenize(instruction.strip())]
+        self._example_mark = model.tokenize("\n\nExample:")
+        self._query_mark = model.tokenize("\n\nQuery:")
+        self._answer_mark = model.tokenize("\nAnswer:")
+
+    @classmethod
+    def load(cls, config: TeacherConfig, seed: int) -> DeliftTeacher:
+        return cls(
+            LanguageModel(config.model),
+            config.instruction,
+            config.max_tokens,
+            config.max_example_tokens,
+            config.batch_size,
+        )
+
+    @classmethod
+    def identity(cls, config: TeacherConfig) -> dict[str, Any]:
+        return {
+            **model_settings(config),
+            "template": TEMPLATE_VERSION,
+            "instruction": config.instruction,
+            "max_example_tokens": config.max_example_tokens,
+        }
+
+    def features(self, side: Side, examples: Sequence[Example]) -> Features:
+        """d_without (n, 1) of the targets."""
+        assert side == "target", "delift needs no feature of a candidate"
+        bare = _Shown(self._head, len(self._head), False)
+        errors, problems, usage = self._errors(bare, examples, [None] * len(examples))
+        return Features(errors[:, None], problems, usage)
+
+    def score(
+        self,
+        candidate: Example,
+        candidate_feature: FloatArray | None,
+        targets: Sequence[Example],
+        target_features: FloatArray | None,
+    ) -> Scores:
+        """u = d_without - d_with of one candidate for n targets; a target without d stays NaN."""
+        assert target_features is not None, "delift needs d_without of the targets"
+        without = target_features[:, 0]
+        known: list[str | None] = [
+            None if np.isfinite(d) else "the target has no error without an example"
+            for d in without
+        ]
+        errors, problems, usage = self._errors(self._show(candidate), targets, known)
+        return Scores(without - errors, problems, usage)
+
+    def _errors(
+        self, shown: _Shown, targets: Sequence[Example], known_problems: Sequence[str | None]
+    ) -> tuple[FloatArray, list[str | None], Usage]:
+        """d (n,) of the targets behind a prefix; those with a known problem are not asked."""
+        errors = np.full(len(targets), np.nan, np.float32)
+        problems = list(known_problems)
+        asked: dict[int, Suffix] = {}
+        num_truncated = 0
+        # By key, so that equal lengths are batched alike whatever order they are asked in.
+        for i in sorted(range(len(targets)), key=lambda i: targets[i].key):
+            question = self._ask(targets[i])
+            if isinstance(question, str):
+                problems[i] = question
+            elif problems[i] is None:
+                asked[i], truncated = self._fit(shown, question)
+                num_truncated += truncated
+        answer = self._model.response_probabilities(
+            shown.prefix, list(asked.values()), self._batch_size
+        )
+        for i, probabilities in zip(asked, answer.values, strict=True):
+            errors[i] = response_error(probabilities)
+            problems[i] = None if np.isfinite(errors[i]) else _NOT_FINITE
+        return errors, problems, Usage(len(asked), answer.num_tokens, num_truncated)
+
+    def _show(self, candidate: Example) -> _Shown:
+        """The prefix with its example, of which `max_example_tokens` are kept."""
+        text = f" {candidate.prompt.strip()} {candidate.output.strip()}"
+        ids = self._model.tokenize(text[: self._max_example_tokens * _CHARACTERS_PER_TOKEN])
+        kept = ids[: self._max_example_tokens]
+        prefix = [*self._head, *self._example_mark, *kept]
+        truncated = (
+            len(kept) < len(ids) or len(text) > self._max_example_tokens * _CHARACTERS_PER_TOKEN
+        )
+        return _Shown(prefix, len(self._head) + len(self._example_mark), truncated)
+
+    def _ask(self, target: Example) -> _Question | str:
+        """Query and response of a target, or why it cannot be asked about."""
+        answer = target.output.strip()
+        if not answer:
+            return "the response is empty"
+        room = self._limit - len(self._head) - len(self._query_mark) - len(self._answer_mark)
+        too_long = f"the response does not fit in max_tokens ({self._limit})"
+        if len(answer) > self._limit * _CHARACTERS_PER_TOKEN:
+            return too_long
+        response = [*self._model.tokenize(" " + answer), self._model.eos]
+        room -= len(response)
+        if room < 0:
+            return f"{too_long}: it has {len(response)} tokens"
+        text = " " + target.prompt.strip()
+        ids = self._model.tokenize(text[-self._limit * _CHARACTERS_PER_TOKEN :])
+        kept = ids[max(0, len(ids) - room) :]
+        truncated = len(kept) < len(ids) or len(text) > self._limit * _CHARACTERS_PER_TOKEN
+        return _Question([*self._query_mark, *kept, *self._answer_mark], response, truncated)
+
+    def _fit(self, shown: _Shown, question: _Question) -> tuple[Suffix, bool]:
+        """The question behind as much of the example as fits; an example of no token is dropped."""
+        length = min(len(shown.prefix), self._limit - question.size)
+        if length < len(shown.prefix) and length <= shown.smallest:
+            length = len(self._head)
+        truncated = shown.truncated or question.truncated or length < len(shown.prefix)
+        return Suffix(question.query, question.response, length), truncated

@@ -1,0 +1,156 @@
+"""What a teacher is: the expensive oracle whose scores the InfluenceNetwork learns.
+
+`teacher_class` finds a teacher by its name without loading a model, `load_teacher` loads it. To
+add one: a module with a `Teacher` subclass, a line in `_TEACHERS`, a name in `TeacherConfig`.
+Teachers see examples, not files, and know nothing of where they run.
+"""
+
+from __future__ import annotations
+
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.config import TeacherConfig
+from engine.errors import SettingsError
+from engine.example import Example
+
+__all__ = [
+    "Features",
+    "Scores",
+    "Side",
+    "Teacher",
+    "Usage",
+    "load_teacher",
+    "model_settings",
+    "teacher_class",
+]
+
+Side = Literal["candidate", "target"]
+FloatArray = NDArray[np.float32]
+
+_TEACHERS = {
+    "delift": "engine.teachers.delift:DeliftTeacher",
+    "delift_se": "engine.teachers.delift_se:DeliftEmbeddingTeacher",
+    "random": "engine.teachers.random:RandomTeacher",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What some answers cost.
+
+    Attributes:
+        calls: sequences that the model was asked about (prefixes that are shared do not count).
+        tokens: tokens that went through the model, padding not counted.
+        num_truncated: sequences of which the model did not see all.
+    """
+
+    calls: int = 0
+    tokens: int = 0
+    num_truncated: int = 0
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            self.calls + other.calls,
+            self.tokens + other.tokens,
+            self.num_truncated + other.num_truncated,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """What a teacher needs of single points: values (n, F) float32, in the order asked.
+
+    `problems[i]` says why point i has none (its values are NaN), else it is None.
+    """
+
+    values: FloatArray
+    problems: list[str | None]
+    usage: Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Benefit of one candidate for n targets: values (n,) float32, higher is better.
+
+    `problems[i]` says why target i has no score (its value is NaN), else it is None.
+    """
+
+    values: FloatArray
+    problems: list[str | None]
+    usage: Usage
+
+
+class Teacher(ABC):
+    """Scores pairs, one candidate at a time; made by `load_teacher`.
+
+    A bad row is NaN with a problem text, never an exception. What a teacher says about a pair
+    depends on the other targets of the same call through rounding only.
+
+    Attributes:
+        name: as in the settings.
+        unit: what its cost grows with, pairs or points.
+        feature_sides: sides whose points need `features` before a pair can be scored.
+    """
+
+    name: ClassVar[str]
+    unit: ClassVar[Literal["pair", "point"]]
+    feature_sides: ClassVar[tuple[Side, ...]]
+
+    @classmethod
+    @abstractmethod
+    def load(cls, config: TeacherConfig, seed: int) -> Teacher:
+        """Load the model. Raises ModelError when it cannot be found or used."""
+
+    @classmethod
+    @abstractmethod
+    def identity(cls, config: TeacherConfig) -> dict[str, Any]:
+        """All settings that the scores depend on; loads no model. Names the score store."""
+
+    def features(self, side: Side, examples: Sequence[Example]) -> Features:
+        """Features (n, F) of points on one of the `feature_sides`."""
+        raise AssertionError(f"teacher {self.name} has no features of a {side}")
+
+    @abstractmethod
+    def score(
+        self,
+        candidate: Example,
+        candidate_feature: FloatArray | None,
+        targets: Sequence[Example],
+        target_features: FloatArray | None,
+    ) -> Scores:
+        """Score one candidate, its feature (F,), for targets, their features (n, F)."""
+
+
+def teacher_class(name: str) -> type[Teacher]:
+    """The class of a teacher, by the name in the settings; loads no model."""
+    if name not in _TEACHERS:
+        raise SettingsError(f"unknown teacher {name!r}; known: {', '.join(_TEACHERS)}")
+    module, _, attribute = _TEACHERS[name].partition(":")
+    found: type[Teacher] = getattr(importlib.import_module(module), attribute)
+    return found
+
+
+def load_teacher(config: TeacherConfig, seed: int) -> Teacher:
+    """The teacher of the settings, with its model loaded."""
+    return teacher_class(config.name).load(config, seed)
+
+
+def model_settings(config: TeacherConfig) -> dict[str, Any]:
+    """The part of an identity that all teachers with a model share."""
+    from engine.models.resolve import model_identity
+
+    return {
+        "teacher": config.name,
+        "model": model_identity(config.model),
+        "dtype": config.model.dtype,
+        "threads": config.model.threads,
+        "max_tokens": config.max_tokens,
+        "batch_size": config.batch_size,
+    }

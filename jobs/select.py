@@ -1,0 +1,38 @@
+#!/usr/bin/env python
+"""Select the subset of an instruction corpus that is worth training on.
+
+python jobs/select.py --config jobs/configs/demo.yaml
+ray job submit --working-dir . -- python jobs/select.py --config jobs/configs/demo.yaml
+"""
+
+import sys
+from pathlib import Path
+
+# This file's name shadows the standard library's `select` while its folder leads the path, so the
+# folder makes way for the repository's root before anything else is imported.
+_here = Path(__file__).resolve().parent
+sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != _here]
+sys.path.insert(0, str(_here.parent))
+
+from typing import Any
+
+from engine.command_line import Arguments, main
+
+
+def select(arguments: Arguments) -> dict[str, Any]:
+    """Run the pipeline; returns the headline of its report."""
+    from engine.pipeline import run
+
+    directory = run(
+        arguments.config,
+        run_dir=arguments.run_dir,
+        until=arguments.until,
+        overwrite=arguments.overwrite,
+    )
+    report = directory.artifact("8-report")
+    headline = report.counts if report is not None and arguments.until is None else {}
+    return {"run_dir": str(directory.path), **headline}
+
+
+if __name__ == "__main__":
+    sys.exit(main(__doc__, select))

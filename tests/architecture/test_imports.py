@@ -1,0 +1,81 @@
+"""Who may import whom. The rules are those of engine/README.md."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ENGINE = Path(__file__).resolve().parents[2] / "engine"
+
+# Lowest first; a module may import from layers below its own, and within its own package.
+LAYERS = [
+    {"errors"},
+    {"example", "config"},
+    {"kernels", "models", "run_directory", "progress"},
+    {"stage", "artifact_rows"},
+    {"actors", "command_line"},
+    {"corpus", "embedding", "teachers", "network", "influence", "selection", "report"},
+    {"pipeline"},
+]
+# A fitted network is what the predictor predicts with; everything else travels as artifacts.
+ALLOWED_SIDEWAYS = {("influence", "engine.network.influence_network")}
+NO_RAY = {"kernels", "models", "errors", "example", "config", "run_directory", "artifact_rows"}
+
+
+def modules():
+    for path in sorted(ENGINE.rglob("*.py")):
+        if path != ENGINE / "__init__.py":
+            yield path
+
+
+def unit_of(path):
+    """The layer member that a file belongs to: its package, or itself at the top."""
+    return path.relative_to(ENGINE).parts[0].removesuffix(".py")
+
+
+def imported(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def layer_of(unit):
+    found = [number for number, layer in enumerate(LAYERS) if unit in layer]
+    assert found, f"engine/{unit} is in no layer: add it here and to engine/README.md"
+    return found[0]
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ENGINE)))
+def test_imports_go_down(path):
+    unit = unit_of(path)
+    for name in imported(path):
+        parts = name.split(".")
+        if parts[0] != "engine" or len(parts) < 2 or parts[1] == unit:
+            continue
+        if any(unit == u and name.startswith(module) for u, module in ALLOWED_SIDEWAYS):
+            continue
+        if not (ENGINE / parts[1]).exists() and not (ENGINE / f"{parts[1]}.py").exists():
+            continue  # a public name of the package itself
+        if (unit, f"{name}.influence_network") in ALLOWED_SIDEWAYS:
+            continue
+        assert layer_of(parts[1]) < layer_of(unit), f"{unit} imports {name}"
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ENGINE)))
+def test_numerics_and_models_know_no_ray(path):
+    if unit_of(path) in NO_RAY:
+        assert not [name for name in imported(path) if name.split(".")[0] == "ray"]
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ENGINE)))
+def test_nothing_is_pickled(path):
+    names = set(imported(path))
+    assert not names & {"pickle", "joblib", "dill", "cloudpickle", "marshal", "shelve"}
+    source = path.read_text(encoding="utf-8")
+    assert "torch.load(" not in source
+    assert "allow_pickle=True" not in source
+    assert "trust_remote_code=True" not in source

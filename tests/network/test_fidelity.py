@@ -1,0 +1,211 @@
+"""The audit's numbers against scipy and hand computation, and what the verdict makes of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from engine.errors import InputError
+from engine.network.fidelity import (  # oracles below
+    CandidateMeans,
+    Fidelity,
+    Score,
+    _correlation,
+    _Ranker,
+    _Ridge,
+    fidelity,
+    verdict,
+)
+from engine.network.training import TrainingSet
+from tests.network.problems import planted, unseen_block
+
+
+def audit(data: TrainingSet, scores: np.ndarray, noise: float, **values: Any) -> Fidelity:
+    """Audit a made-up network that sees the teacher through noise."""
+    pairs = unseen_block(scores)
+    labels = scores[pairs[:, 0], pairs[:, 1]].astype(np.float32)
+    error = noise * labels.std() * np.random.default_rng(1).normal(size=len(labels))
+    arguments = {
+        "predictions": (labels + error).astype(np.float32),
+        "labels": labels,
+        "quadrants": np.full(len(labels), 4),
+        "pairs": pairs,
+        "candidates": data.candidates,
+        "targets": data.targets,
+        "training_pairs": data.pairs,
+        "training_labels": data.labels,
+        "num_resamples": 200,
+        **values,
+    }
+    return fidelity(**arguments)
+
+
+def test_scores_agree_with_scipy() -> None:
+    data, scores = planted()
+    pairs = unseen_block(scores)
+    labels = scores[pairs[:, 0], pairs[:, 1]].astype(np.float32)
+    predictions = np.random.default_rng(0).normal(size=len(labels)).astype(np.float32) + labels
+    measured = audit(data, scores, 0.0, predictions=predictions).quadrants[4]
+    network, mean, zero = (measured.scores[name] for name in ("network", "mean", "zero"))
+    truth, guess = labels.astype(float), predictions.astype(float)
+    mse = np.mean((guess - truth) ** 2)
+    assert network.mse == pytest.approx(mse)
+    assert network.mse_std == pytest.approx(mse / data.labels.astype(float).var())
+    assert network.r2 == pytest.approx(1 - mse / truth.var())
+    assert network.spearman == pytest.approx(scipy.stats.spearmanr(guess, truth).statistic)
+    assert zero.mse == pytest.approx(np.mean(truth**2))
+    assert mean.mse == pytest.approx(np.mean((truth - data.labels.astype(float).mean()) ** 2))
+    assert (mean.spearman, mean.spearman_interval) == (None, None)
+    assert (measured.num_pairs, measured.num_candidates, measured.num_targets) == (700, 50, 14)
+
+
+def test_weighted_ranks_are_the_ranks_of_repeated_values() -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 6, size=(2, 40)).astype(float)
+    weights = rng.integers(0, 4, size=40)
+    w = weights.astype(float)
+    ours = _correlation(_Ranker(x).ranks(w), _Ranker(y).ranks(w), w)
+    theirs = scipy.stats.spearmanr(np.repeat(x, weights), np.repeat(y, weights)).statistic
+    assert ours == pytest.approx(theirs)
+
+
+def test_cosine_is_raw_for_ranks_and_calibrated_for_errors() -> None:
+    data, _ = planted()
+    cosine = data.candidates @ data.targets.T
+    cosine /= np.linalg.norm(data.candidates, axis=1)[:, None]
+    cosine /= np.linalg.norm(data.targets, axis=1)
+    labels = (3.0 - 2.0 * cosine).astype(np.float32)
+    known = dataclasses.replace(data, labels=labels[data.pairs[:, 0], data.pairs[:, 1]])
+    score = audit(known, labels, 0.0).quadrants[4].scores["cosine"]
+    assert score.r2 == pytest.approx(1.0)
+    assert score.spearman == pytest.approx(-1.0)
+
+
+def test_ridge_solves_the_regression_on_both_embeddings() -> None:
+    data, _ = planted(per_candidate=7)
+    labels = data.labels.astype(float)
+    model = _Ridge.fit(data.candidates, data.targets, data.pairs, labels, seed=0)
+    design = np.hstack([data.candidates[data.pairs[:, 0]], data.targets[data.pairs[:, 1]]])
+    design = design.astype(float)
+    centred = design - design.mean(axis=0)
+    gram = centred.T @ centred
+    alpha = model.penalty * np.trace(gram) / len(gram)
+    weights = np.linalg.solve(gram + alpha * np.eye(len(gram)), centred.T @ labels)
+    expected = labels.mean() + centred @ weights
+    ours = model.predict(data.candidates, data.targets, data.pairs)
+    np.testing.assert_allclose(ours, expected, rtol=1e-8)
+
+
+def test_intervals_resample_candidates_and_targets() -> None:
+    """Labels that depend on the candidate alone have as many facts as candidates, not pairs."""
+    data, scores = planted()
+    rng = np.random.default_rng(0)
+    by_candidate = np.repeat(rng.normal(size=(len(scores), 1)), scores.shape[1], axis=1)
+    guess = by_candidate + 2 * rng.normal(size=(len(scores), 1))
+    pairs = unseen_block(scores)
+    predictions = guess[pairs[:, 0], pairs[:, 1]].astype(np.float32)
+    score = audit(data, by_candidate, 0.0, predictions=predictions).quadrants[4].scores["network"]
+    assert score.spearman_interval is not None
+    assert score.spearman is not None
+    low, high = score.spearman_interval
+    assert low < score.spearman < high
+    assert high - low > 0.3  # as 50 independent facts; 700 would give 0.14
+
+
+def test_same_seed_same_numbers() -> None:
+    data, scores = planted()
+    assert audit(data, scores, 0.5) == audit(data, scores, 0.5)
+    assert audit(data, scores, 0.5) != audit(data, scores, 0.5, seed=1)
+
+
+def test_split_half_is_high_for_candidate_effects_and_none_for_noise() -> None:
+    data, scores = planted()
+    rng = np.random.default_rng(0)
+    noise = rng.normal(size=scores.shape)
+    effects = np.repeat(rng.normal(size=(len(scores), 1)), scores.shape[1], axis=1)
+    for matrix, low, high in ((noise, -0.4, 0.4), (effects, 0.99, 1.01)):
+        means = audit(data, matrix, 0.1).candidate_means
+        assert means is not None
+        assert means.split_half is not None
+        assert low < means.split_half < high
+
+
+@pytest.mark.parametrize("num_pairs", [0, 1, 2, 14])
+def test_few_pairs_and_constant_labels_give_json_without_nan(num_pairs: int) -> None:
+    data, scores = planted()
+    pairs = unseen_block(scores)[:num_pairs]
+    for labels in (scores[pairs[:, 0], pairs[:, 1]], np.full(num_pairs, 0.1)):
+        values = labels.astype(np.float32)
+        report = audit(
+            data,
+            scores,
+            0.0,
+            predictions=values,
+            labels=values,
+            quadrants=np.full(num_pairs, 4),
+            pairs=pairs,
+        )
+        json.dumps(report.to_dict(), allow_nan=False)
+        assert not verdict(report).trusted
+        assert all(verdict(report).reasons)
+
+
+def test_refuses_what_cannot_be_audited() -> None:
+    data, scores = planted()
+    with pytest.raises(InputError, match="as many of each"):
+        audit(data, scores, 0.0, predictions=np.zeros(3, np.float32))
+    with pytest.raises(InputError, match="predictions hold values"):
+        audit(data, scores, 0.0, predictions=np.full(700, np.nan, np.float32))
+    with pytest.raises(InputError, match="expected 1 to 4"):
+        audit(data, scores, 0.0, quadrants=np.zeros(700, np.int64))
+
+
+def test_verdict_on_a_good_and_on_a_useless_network() -> None:
+    data, scores = planted()
+    good, useless = verdict(audit(data, scores, 0.3)), verdict(audit(data, scores, 50.0))
+    assert good.trusted
+    assert len(good.reasons) == 3
+    assert "better than their mean: R^2 0.9" in good.reasons[0]
+    assert "agrees with itself by" in good.remarks[0]
+    assert not useless.trusted
+    assert "does not surely beat predicting the mean" in useless.reasons[0]
+
+
+def made_up(ridge: float, lead: tuple[float, float], cosine: float = 0.1) -> Fidelity:
+    data, scores = planted(num_candidates=30, num_targets=9)
+    base = audit(data, scores, 1.0, num_resamples=10)
+
+    def score(spearman: float, lead: tuple[float, float] | None) -> Score:
+        return Score(1.0, 1.0, 0.2, spearman, (0.1, 0.3), (0.0, 1.0), lead)
+
+    named = {
+        "network": score(0.5, None),
+        "cosine": score(cosine, (0.1, 0.3)),
+        "ridge": score(ridge, lead),
+    }
+    quadrant = dataclasses.replace(base.quadrants[4], scores=named)
+    means = CandidateMeans(30, 9, {"network": 0.7}, 0.8)
+    return dataclasses.replace(base, quadrants={4: quadrant}, candidate_means=means)
+
+
+def test_a_ridge_ahead_by_noise_is_a_remark_ahead_for_sure_a_failure() -> None:
+    by_noise = verdict(made_up(ridge=0.52, lead=(-0.05, 0.02)))
+    assert by_noise.trusted
+    assert any("trails the ridge regression by no more than chance" in r for r in by_noise.remarks)
+    for_sure = verdict(made_up(ridge=0.6, lead=(-0.15, -0.05)))
+    assert not for_sure.trusted
+    assert for_sure.reasons[0] == (
+        "a ridge regression on the same inputs ranks unseen pairs better: "
+        "Spearman 0.500 against 0.600"
+    )
+
+
+def test_losing_to_the_cosine_is_a_failure() -> None:
+    judged = verdict(made_up(ridge=0.1, lead=(0.3, 0.5), cosine=0.5))
+    assert not judged.trusted
+    assert "the plain cosine ranks unseen pairs as well or better" in judged.reasons[0]
