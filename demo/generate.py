@@ -4,7 +4,8 @@
     python demo/generate.py --check    exit 1 if the stored files are not what this script makes
     python demo/generate.py --counts   print the table of README.md
 
-The standard library is enough. Texts written by hand are in demo/content, the skills that use them in demo/skills.
+The standard library is enough. Texts written by hand are in demo/content, the skills that use them
+in demo/skills.
 """
 
 from __future__ import annotations
@@ -20,18 +21,14 @@ from random import Random
 
 from planting import KINDS, plant
 from skills import SKILLS, Item, Skill
+from skills.content import pick
 
 SEED = "nn-cift-demo-1"
 DEMO_DIR = Path(__file__).resolve().parent
-REWORDED_SHARE = 20  # one corpus row in so many is another row of its skill in slightly other words
+REWORDED_SHARE = 20  # one corpus row in so many is another row of its skill, slightly reworded
 
 Row = dict[str, str]
 Pools = dict[str, list[Item]]
-
-POLITE_FORMS = (
-    "Hi! {}", "Hello, could you help me? {}", "Quick question: {}", "{} Thanks!", "{} Thank you in advance.", "Please help. {}",
-    "One more thing: {}", "{} Be precise, please.", "I have a small task for you. {}", "{} Take your time.",
-)
 
 
 def rank(*parts: str) -> str:
@@ -43,7 +40,9 @@ def make_pools() -> Pools:
     """All items of every skill, with repeated prompts left out."""
     pools: Pools = {}
     for skill in SKILLS:
-        unique = {item.prompt: item for item in reversed(skill.make(Random(f"{SEED}:{skill.name}")))}
+        unique = {
+            item.prompt: item for item in reversed(skill.make(Random(f"{SEED}:{skill.name}")))
+        }
         pools[skill.name] = list(reversed(unique.values()))
     return pools
 
@@ -51,7 +50,8 @@ def make_pools() -> Pools:
 def target_contents(skill: Skill, items: list[Item]) -> set[str]:
     """The contents that a skill reserves for the target, picked by hash.
 
-    One for every row of the target where content is plentiful, else a share of it in proportion to the rows.
+    One for every row of the target where content is plentiful, else a share in proportion to the
+    rows.
     """
     contents = {item.content for item in items}
     share = -(-len(contents) * skill.num_target // (skill.num_target + skill.num_corpus))
@@ -68,32 +68,44 @@ def choose_rows(pools: Pools) -> tuple[Pools, Pools]:
         num_reworded = skill.num_corpus // REWORDED_SHARE
         free = [item for item in pools[skill.name] if item.content not in anywhere]
         kept = take(free, skill.num_corpus - num_reworded, skill.name)
-        corpus[skill.name] = kept + reworded(kept, num_reworded, Random(f"{SEED}:reworded:{skill.name}"))
-        target[skill.name] = take([i for i in pools[skill.name] if i.content in reserved[skill.name]], skill.num_target, skill.name)
+        corpus[skill.name] = kept + reworded(
+            kept, num_reworded, Random(f"{SEED}:reworded:{skill.name}")
+        )
+        held = [item for item in pools[skill.name] if item.content in reserved[skill.name]]
+        target[skill.name] = take(held, skill.num_target, skill.name)
     return corpus, target
 
 
 def take(items: list[Item], count: int, name: str) -> list[Item]:
     """The first `count` items: a skill lists its best choice first."""
     if len(items) < count:
-        raise ValueError(f"skill {name!r} offers {len(items)} items, needed {count}: add content or lower its count in skills/__init__.py")
+        raise ValueError(
+            f"skill {name!r} offers {len(items)} items, needed {count}: "
+            "add to demo/content or lower its count in demo/skills/__init__.py"
+        )
     return items[:count]
 
 
 def reworded(items: list[Item], count: int, rng: Random) -> list[Item]:
-    """Near-duplicates, as every real corpus has them: the same request with a greeting or a word of thanks."""
-    return [replace(item, instruction=rng.choice(POLITE_FORMS).format(item.instruction)) for item in rng.sample(items, count)]
+    """Near-duplicates, as real corpora have them: the same request with a greeting or thanks."""
+    return [
+        replace(item, instruction=pick(rng, "polite_forms", request=item.instruction))
+        for item in rng.sample(items, count)
+    ]
 
 
 def rows_of(skill: Skill, items: list[Item], id_prefix: str) -> list[tuple[str, int]]:
     """Ids for the items of a skill, numbered in hash order: (id, position in items)."""
-    order = sorted(range(len(items)), key=lambda position: rank(skill.name, items[position].prompt))
-    return [(f"{id_prefix}{skill.prefix}-{number:04d}", position) for number, position in enumerate(order, 1)]
+    order = sorted(range(len(items)), key=lambda place: rank(skill.name, items[place].prompt))
+    return [
+        (f"{id_prefix}{skill.prefix}-{number:04d}", place) for number, place in enumerate(order, 1)
+    ]
 
 
 def as_row(row_id: str, skill: Skill, item: Item) -> Row:
     """An item as a row of the target; the corpus adds `planted`."""
-    return {"id": row_id, "instruction": item.instruction, "input": item.input, "output": item.output, "skill": skill.name}
+    texts = {"instruction": item.instruction, "input": item.input, "output": item.output}
+    return {"id": row_id, **texts, "skill": skill.name}
 
 
 def build() -> tuple[list[Row], list[Row]]:
@@ -104,7 +116,8 @@ def build() -> tuple[list[Row], list[Row]]:
     target_rows: list[Row] = []
     for skill in SKILLS:
         for row_id, position in rows_of(skill, corpus[skill.name], ""):
-            item, kind = planted.get((skill.name, position), (corpus[skill.name][position], ""))
+            whole = corpus[skill.name][position]
+            item, kind = planted.get((skill.name, position), (whole, ""))
             corpus_rows.append({**as_row(row_id, skill, item), "planted": kind})
         for row_id, position in rows_of(skill, target[skill.name], "target-"):
             target_rows.append(as_row(row_id, skill, target[skill.name][position]))
@@ -125,33 +138,39 @@ def counts_table(corpus: list[Row], target: list[Row]) -> str:
     """Rows by skill and by kind of planted row, as a Markdown table."""
     cells = Counter((row["skill"], row["planted"]) for row in corpus)
     in_corpus, in_target = (Counter(row["skill"] for row in rows) for rows in (corpus, target))
-    lines = [f"| skill | corpus | target | {' | '.join(KINDS)} |", "|---|---:|---:|" + "---:|" * len(KINDS)]
-    for skill in SKILLS:
-        spoiled = " | ".join(str(cells[skill.name, kind]) for kind in KINDS)
-        lines.append(f"| {skill.name} | {in_corpus[skill.name]} | {in_target[skill.name]} | {spoiled} |")
+    lines = [f"| skill | corpus | target | {' | '.join(KINDS)} |", "|---|---:|---:|---:|---:|---:|"]
+    for name in (skill.name for skill in SKILLS):
+        spoiled = " | ".join(str(cells[name, kind]) for kind in KINDS)
+        lines.append(f"| {name} | {in_corpus[name]} | {in_target[name]} | {spoiled} |")
     totals = " | ".join(str(sum(row["planted"] == kind for row in corpus)) for kind in KINDS)
     return "\n".join((*lines, f"| all | {len(corpus)} | {len(target)} | {totals} |"))
 
 
 def main() -> int:
     """Writes, checks or counts; returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="compare with the stored files and write nothing")
-    parser.add_argument("--counts", action="store_true", help="print the number of rows by skill and write nothing")
+    parser = argparse.ArgumentParser(description="Write the demo corpus.")
+    parser.add_argument("--check", action="store_true", help="compare with the stored files only")
+    parser.add_argument("--counts", action="store_true", help="print the rows by skill only")
     arguments = parser.parse_args()
     corpus, target = build()
-    files = {DEMO_DIR / "corpus.jsonl": as_jsonl(corpus), DEMO_DIR / "target.jsonl": as_jsonl(target)}
+    files = {"corpus.jsonl": as_jsonl(corpus), "target.jsonl": as_jsonl(target)}
     if arguments.counts:
         print(counts_table(corpus, target))
         return 0
     if arguments.check:
-        stale = [path.name for path, content in files.items() if not path.is_file() or path.read_bytes() != content]
-        for name in stale:
-            print(f"demo/{name} is not what demo/generate.py makes: run python demo/generate.py", file=sys.stderr)
-        return 1 if stale else 0
-    for path, content in files.items():
-        path.write_bytes(content)
+        return check(files)
+    for name, content in files.items():
+        (DEMO_DIR / name).write_bytes(content)
     return 0
+
+
+def check(files: dict[str, bytes]) -> int:
+    """Compares the stored files with what they should be; 1 when one of them differs."""
+    stored = {path.name: path.read_bytes() for path in DEMO_DIR.glob("*.jsonl")}
+    stale = [name for name, content in files.items() if stored.get(name) != content]
+    for name in stale:
+        print(f"demo/{name} is not what demo/generate.py makes: run python demo/generate.py")
+    return 1 if stale else 0
 
 
 if __name__ == "__main__":

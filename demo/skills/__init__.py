@@ -1,7 +1,7 @@
 """The skills of the demo corpus, each with its share of the two files.
 
-The target leans to arithmetic, Python, sentiment, summaries and extraction; the corpus is nearly even.
-This difference is what a selection can gain from.
+The target leans to arithmetic, Python, sentiment, summaries and extraction, while the corpus is
+nearly even. This difference is what a selection can gain from.
 """
 
 from __future__ import annotations

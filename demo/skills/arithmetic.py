@@ -13,7 +13,7 @@ from random import Random
 
 from .arithmetic_everyday import EVERYDAY_PROBLEMS
 from .arithmetic_money import MONEY_PROBLEMS
-from .content import Record, phrases, read_records
+from .content import Record, filled, phrases, read_records
 from .item import Item, split_prompt
 
 NUM_ROUNDS = 8
@@ -35,7 +35,7 @@ class Problem:
     @property
     def conclusion(self) -> str:
         """The closing sentence."""
-        return self.ending.replace("{}", self.result)
+        return self.ending.format(self.result)
 
 
 def make_arithmetic(rng: Random) -> list[Item]:
@@ -52,13 +52,10 @@ def make_arithmetic(rng: Random) -> list[Item]:
 def worded(rng: Random, record: Record, values: Mapping[str, object]) -> Problem:
     """The numbers of a problem put into words."""
 
-    def fill(text: str) -> str:
-        return re.sub(r"\{(\w+)\}", lambda match: str(values[match[1]]), text)
-
     return Problem(
-        question=fill(rng.choice(record.all("question"))),
-        steps=tuple(fill(step) for step in record.all("step")),
-        ending=fill(record.one("end")),
+        question=filled(rng.choice(record.all("question")), values),
+        steps=tuple(filled(step, values) for step in record.all("step")),
+        ending=filled(record.one("end"), values),
         result=str(values["result"]),
     )
 

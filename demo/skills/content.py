@@ -1,14 +1,17 @@
 """Reads the hand-written texts in demo/content.
 
-The format is plain text, made for people to edit: `== key` begins a record, `@field value` begins a field,
-and every other line continues the field above it. A field may be repeated.
+The format is plain text, made for people to edit: `== key` begins a record, `@field value` begins a
+field, and every other line continues the field above it. A field may be repeated.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from random import Random
 
 CONTENT_DIR = Path(__file__).resolve().parent.parent / "content"
 
@@ -28,17 +31,23 @@ class Record:
         """The value of a field that must occur exactly once."""
         values = self.all(name)
         if len(values) != 1:
-            raise ValueError(f"record {self.key!r} has {len(values)} fields @{name}, expected 1: edit demo/content")
+            raise ValueError(
+                f"record {self.key!r} has {len(values)} fields @{name}, expected 1: "
+                "edit demo/content"
+            )
         return values[0]
 
     def spoiled(self, text: str) -> str:
-        """`text` with the record's `@bug OLD => NEW` applied, or "" when the record has no bug."""
+        """`text` with the record's `@bug OLD => NEW` applied, or "" when there is no bug."""
         bugs = self.all("bug")
         if not bugs:
             return ""
         old, new = (part.strip(" ") for part in f"{bugs[0]} ".split(" => ", 1))
         if text.count(old) != 1:
-            raise ValueError(f"record {self.key!r}: @bug {old!r} occurs {text.count(old)} times, expected 1")
+            raise ValueError(
+                f"record {self.key!r}: @bug {old!r} occurs {text.count(old)} times in the text, "
+                "expected 1: edit demo/content"
+            )
         return text.replace(old, new)
 
 
@@ -55,4 +64,29 @@ def read_records(name: str) -> tuple[Record, ...]:
         elif records and records[-1].fields:
             last = next(reversed(records[-1].fields.values()))
             last[-1] = f"{last[-1]}\n{line}"
-    return tuple(Record(r.key, {k: [v.strip("\n") for v in vs] for k, vs in r.fields.items()}) for r in records)
+    for values in (values for record in records for values in record.fields.values()):
+        values[:] = [value.strip("\n") for value in values]
+    return tuple(records)
+
+
+@cache
+def phrases(name: str) -> tuple[str, ...]:
+    """A list of demo/content/phrases.txt: sentences (@say), words (@words), empty ones (@blank)."""
+    record = next(record for record in read_records("phrases") if record.key == name)
+    blank = [""] * sum(int(count) for count in record.all("blank"))
+    words = [word for line in record.all("words") for word in line.split("; ")]
+    return (*blank, *record.all("say"), *words)
+
+
+def pick(rng: Random, name: str, /, **values: object) -> str:
+    """One entry of a list of phrases, filled with values."""
+    return filled(rng.choice(phrases(name)), values)
+
+
+def filled(text: str, values: Mapping[str, object]) -> str:
+    """`text` with every `{name}` replaced; other braces stay as they are."""
+    return re.sub(
+        r"\{([\w' -]+)\}",
+        lambda match: str(values[match[1]]) if match[1] in values else match[0],
+        text,
+    )

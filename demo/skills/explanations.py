@@ -4,14 +4,8 @@ from __future__ import annotations
 
 from random import Random
 
-from .content import Record, read_records
+from .content import Record, pick, read_records
 from .item import Item
-
-LEADS = (
-    "", "", "", "", "", "Answer the question in a few sentences.",
-    "Give a clear and short explanation.", "Please answer the following question.",
-)
-SHORT_TAILS = (" Answer in two sentences.", " Keep it to two sentences, please.", " A brief answer will do.")
 
 
 def make_explanations(rng: Random) -> list[Item]:
@@ -24,7 +18,7 @@ def make_explanations(rng: Random) -> list[Item]:
 
 def full_item(rng: Random, record: Record, wording: int) -> Item:
     """A topic under one of its wordings, with the whole answer."""
-    lead, question = rng.choice(LEADS), record.all("ask")[wording]
+    lead, question = pick(rng, "explanation"), record.all("ask")[wording]
     instruction, text = (lead, question) if lead else (question, "")
     answer = record.one("answer")
     return Item(record.key, instruction, text, answer, record.spoiled(answer))
@@ -34,4 +28,5 @@ def short_item(rng: Random, record: Record) -> Item:
     """A topic with a request for brevity, and the first two sentences of the answer."""
     sentences = record.one("answer").split(". ")
     answer = ". ".join(sentences[:2])
-    return Item(record.key, record.all("ask")[0] + rng.choice(SHORT_TAILS), "", answer if answer.endswith(".") else f"{answer}.")
+    question = f"{record.all('ask')[0]} {pick(rng, 'explanation_short')}"
+    return Item(record.key, question, "", answer if answer.endswith(".") else f"{answer}.")

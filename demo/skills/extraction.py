@@ -1,4 +1,4 @@
-"""Information extraction from notices and passages: as JSON, as lines, or as the answer to one question."""
+"""Information extraction from notices and passages: as JSON, as lines, or in one line."""
 
 from __future__ import annotations
 
@@ -6,36 +6,25 @@ import json
 from random import Random
 
 from .arithmetic import slip
-from .content import read_records
+from .content import pick, read_records
 from .item import Item
-from .notices import NOTICES
+from .notices import NOTICES, make_notice
 from .words import joined
 
 NUM_ROUNDS = 9
-JSON_LEADS = (
-    "Extract {fields} from the text. Answer with a JSON object with the keys {keys}.",
-    "Read the text and return JSON with these keys: {keys}.",
-    "Pull out {fields} and give them as JSON (keys: {keys}).",
-    "Turn the message into a JSON object. Keys: {keys}.",
-)
-LINE_LEADS = (
-    "List {fields}, one per line.", "From the text below, note down {fields}.",
-    "Find {fields} in the text. Write each on its own line as \"name: value\".", "I need {fields} from this text, as a short list.",
-)
-SENTENCE_LEADS = (
-    "What does the text say about {fields}? Answer in one line.", "Which details does the text give on {fields}?",
-)
 
 
 def make_extraction(rng: Random) -> list[Item]:
     """`NUM_ROUNDS` notices of every kind, mixed with the facts of the hand-written passages."""
-    passages = [passage_item(rng, record.one("text"), facts(record.one("facts")), record.key) for record in read_records("passages")]
+    passages = [
+        extraction_item(rng, record.one("text"), facts(record.one("facts")), record.key)
+        for record in read_records("passages")
+    ]
     items: list[Item] = []
     for turn in range(NUM_ROUNDS):
-        for make in NOTICES:
-            text, fields = make(rng)
-            chosen = choose(rng, fields)
-            items.append(item(rng, text, chosen, content=text))
+        for kind in NOTICES:
+            text, fields = make_notice(rng, kind)
+            items.append(extraction_item(rng, text, choose(rng, fields), content=text))
         items += passages[turn * 5 : turn * 5 + 5]
     return items
 
@@ -51,19 +40,17 @@ def choose(rng: Random, fields: dict[str, str]) -> dict[str, str]:
     return {key: fields[key] for key in keys}
 
 
-def passage_item(rng: Random, text: str, fields: dict[str, str], key: str) -> Item:
-    """All facts of a passage."""
-    return item(rng, text, fields, content=key)
-
-
-def item(rng: Random, text: str, fields: dict[str, str], content: str) -> Item:
+def extraction_item(rng: Random, text: str, fields: dict[str, str], content: str) -> Item:
     """One extraction with a way of answering drawn at random."""
-    leads, render = rng.choice(((JSON_LEADS, as_json), (JSON_LEADS, as_json), (LINE_LEADS, as_lines), (SENTENCE_LEADS, as_sentence)))
-    lead = rng.choice(leads).format(
-        fields=joined([f"the {key}" for key in fields]), keys=", ".join(snake(key) for key in fields)
-    )
+    name, render = rng.choice(WAYS)
+    names = {
+        "fields": joined([f"the {key}" for key in fields]),
+        "keys": ", ".join(snake(key) for key in fields),
+    }
+    lead = pick(rng, name, **names)
     instruction, passage = (f"{lead}\n\nText: {text}", "") if rng.random() < 0.15 else (lead, text)
-    return Item(content, instruction, passage, render(fields), render(spoiled(rng, fields)), answer=json.dumps(sorted(fields.values())))
+    truth = json.dumps(sorted(fields.values()))
+    return Item(content, instruction, passage, render(fields), render(spoiled(rng, fields)), truth)
 
 
 def spoiled(rng: Random, fields: dict[str, str]) -> dict[str, str]:
@@ -93,4 +80,14 @@ def as_lines(fields: dict[str, str]) -> str:
 
 def as_sentence(fields: dict[str, str]) -> str:
     """All facts in one line."""
-    return f"According to the text: {'; '.join(f'{key}: {value}' for key, value in fields.items())}."
+    return (
+        f"According to the text: {'; '.join(f'{key}: {value}' for key, value in fields.items())}."
+    )
+
+
+WAYS = (
+    ("extract_json", as_json),
+    ("extract_json", as_json),
+    ("extract_lines", as_lines),
+    ("extract_sentence", as_sentence),
+)

@@ -4,24 +4,19 @@ from __future__ import annotations
 
 from random import Random
 
-from .content import Record, read_records
+from .content import Record, pick, read_records
 from .item import Item
-
-LEADS = (
-    "", "", "", "", "Answer this everyday question in a few sentences.", "Give practical advice.", "Explain it step by step.",
-    "Please help with the following question.",
-)
 
 
 def make_how_to(rng: Random) -> list[Item]:
-    """One item per question, then each with a wish for the form of the answer as a second choice."""
+    """One item per question, then, as a second choice, one that asks for a form."""
     records = read_records("how_to")
     return [full_item(rng, r) for r in records] + [reworded_item(rng, r) for r in records]
 
 
 def full_item(rng: Random, record: Record) -> Item:
     """The question with all of its steps."""
-    lead, question = rng.choice(LEADS), record.one("ask")
+    lead, question = pick(rng, "how_to"), record.one("ask")
     render = rng.choice((paragraph, paragraph, numbered, dashed))
     answer = record.one("answer")
     wrong = record.spoiled(answer)
@@ -51,6 +46,9 @@ def dashed(steps: str) -> str:
 
 
 TAILS = (
-    ("Please give me a list.", dashed), ("Number the steps, please.", numbered), ("Answer in one paragraph.", paragraph),
-    ("I would like to do it today.", paragraph), ("What are the steps?", numbered),
+    ("Please give me a list.", dashed),
+    ("Number the steps, please.", numbered),
+    ("Answer in one paragraph.", paragraph),
+    ("I would like to do it today.", paragraph),
+    ("What are the steps?", numbered),
 )

@@ -13,7 +13,7 @@ class Item:
 
     `content` names what the item is about; items of equal content never stand on both sides of the
     corpus/target split. `wrong` is a plausible but incorrect output ("" when there is none).
-    `answer` is the bare truth ("Positive", "42"): an output with another answer is certainly wrong here.
+    `answer` is the bare truth ("positive", "42"): an output with another answer is wrong here.
     """
 
     content: str
@@ -38,8 +38,8 @@ class Item:
 class Skill:
     """A skill, how many rows it contributes, and the function that makes its items.
 
-    `make(rng)` returns more items than both files need, in order of preference, and is a pure function
-    of the generator it is given.
+    `make(rng)` returns more items than both files need, in order of preference, and is a pure
+    function of the generator it is given.
     """
 
     name: str
@@ -50,12 +50,12 @@ class Skill:
 
 
 def split_prompt(rng: Random, question: str, leads: tuple[str, ...]) -> tuple[str, str]:
-    """Puts a question either alone into the instruction, or into the input under one of the leads."""
+    """Puts a question into the instruction, or into the input under one of the leads."""
     lead = rng.choice(leads)
     return (lead, question) if lead else (question, "")
 
 
 def in_turn(*lists: list[Item]) -> list[Item]:
-    """The first items of all lists, then the second ones, and so on until the longest list is used up."""
+    """The first items of all lists, then the second ones, and so on to the end of the longest."""
     longest = max(map(len, lists))
     return [items[turn] for turn in range(longest) for items in lists if turn < len(items)]

@@ -1,6 +1,7 @@
 """Small Python functions: write one, complete one, or say what a call returns.
 
-Every function in demo/content/functions.txt carries a check, which the tests run against the row's code.
+Every function in demo/content/functions.txt carries a check, which the tests run against the code
+of its rows.
 """
 
 from __future__ import annotations
@@ -8,38 +9,16 @@ from __future__ import annotations
 import re
 from random import Random
 
-from .content import Record, read_records
+from .content import Record, filled, phrases, pick, read_records
 from .item import Item
 from .words import capitalised
 
-WRITE_PROMPTS = (
-    "Write a Python function `{signature}` that {ask}.",
-    "Write a Python function named {name} that {ask}.",
-    "In Python, implement `{signature}`. It {ask}.",
-    "I need a short Python function that {ask}. Please call it `{name}`.",
-    "Could you write Python code for a function `{name}` that {ask}?",
-    "Implement the following in Python: a function `{signature}` that {ask}.\nExample: `{call}` gives `{value}`.",
-    "Create a function {name} in Python. It {ask}. For example, {call} should be {value}.",
-    "Show me how to write a Python function that {ask} (name it `{name}`).",
-)
-COMPLETE_LEADS = (
-    "Complete the Python function.", "Fill in the body of this function.", "Finish this function and return the whole code.",
-    "Here is a signature with a docstring. Write the implementation.",
-)
-VALUE_PROMPT = "Look at this code. What is the value of `{call}`?"
-READ_PROMPTS = (
-    VALUE_PROMPT,
-    "What does `{call}` return, and why?",
-    "Explain in two sentences what this function does and what `{call}` gives.",
-    "I do not understand this code. What does it do, for instance for `{call}`?",
-)
-
 
 def make_python_functions(rng: Random) -> list[Item]:
-    """One writing task per function, then, as a second choice, one reading or completing task per function."""
+    """One writing or completing task per function, then, as a second choice, a reading task."""
     records = read_records("functions")
     first = [complete_item(rng, r) if rng.random() < 0.25 else write_item(rng, r) for r in records]
-    return first + [read_item(rng, r) for r in records if "plain" not in r.fields]
+    return first + [read_item(rng, r) for r in records if is_shown(r)]
 
 
 def check_parts(record: Record) -> tuple[str, str]:
@@ -62,17 +41,24 @@ def is_simple(record: Record) -> bool:
     return call.startswith(record.key + "(") and "\n" not in call and "__" not in call
 
 
+def is_shown(record: Record) -> bool:
+    """Whether the check may be shown in a row at all; @plain says that it is only for the tests."""
+    return "plain" not in record.fields
+
+
 def write_item(rng: Random, record: Record) -> Item:
     """Asks for a function by description."""
-    prompts = WRITE_PROMPTS if is_simple(record) else [p for p in WRITE_PROMPTS if "{call}" not in p]
+    prompts = [p for p in phrases("write_function") if is_simple(record) or "{call}" not in p]
     call, value = check_parts(record)
-    instruction = rng.choice(prompts).format(
-        signature=signature(record), name=record.key, ask=record.one("ask"), call=call, value=value
-    )
-    render = rng.choice([style for style in CODE_STYLES if style is not with_usage or "plain" not in record.fields])
+    values = {"signature": signature(record), "name": record.key, "ask": record.one("ask")}
+    instruction = filled(rng.choice(prompts), {**values, "call": call, "value": value})
+    usable = [style for style in CODE_STYLES if style is not with_usage or is_shown(record)]
+    render = rng.choice(usable)
     code = record.one("code")
     wrong = record.spoiled(code)
-    return Item(record.key, instruction, "", render(record, code), render(record, wrong) if wrong else "")
+    return Item(
+        record.key, instruction, "", render(record, code), render(record, wrong) if wrong else ""
+    )
 
 
 def complete_item(rng: Random, record: Record) -> Item:
@@ -80,15 +66,19 @@ def complete_item(rng: Random, record: Record) -> Item:
     code = with_docstring(record, record.one("code"))
     end = code.index('"""\n', code.index('"""') + 3) + 3
     wrong = record.spoiled(record.one("code"))
-    return Item(record.key, rng.choice(COMPLETE_LEADS), code[:end], code, with_docstring(record, wrong) if wrong else "")
+    lead = pick(rng, "complete_function")
+    return Item(record.key, lead, code[:end], code, with_docstring(record, wrong) if wrong else "")
 
 
 def read_item(rng: Random, record: Record) -> Item:
     """Asks what a call of given code returns."""
     call, value = check_parts(record)
     output = f"The function {record.one('ask')}. {record.one('note')} So `{call}` is `{value}`."
-    prompt = rng.choice(READ_PROMPTS if is_simple(record) else (VALUE_PROMPT,))
-    return Item(record.key, prompt.format(call=call), record.one("code"), output, answer=value)
+    prompts = phrases("read_function")  # the first one suits any expression
+    prompt = rng.choice(prompts if is_simple(record) else prompts[:1])
+    return Item(
+        record.key, filled(prompt, {"call": call}), record.one("code"), output, answer=value
+    )
 
 
 def bare(record: Record, code: str) -> str:
@@ -121,7 +111,8 @@ def with_usage(record: Record, code: str) -> str:
     """The idea, the documented code and an example call."""
     call, value = check_parts(record)
     documented = with_docstring(record, code)
-    return f"{record.one('note')}\n\n```python\n{documented}\n\n\nprint({call})  # {value}\n```"
+    note, usage = record.one("note"), f"print({call})  # {value}"
+    return f"{note}\n\n```python\n{documented}\n\n\n{usage}\n```"
 
 
 CODE_STYLES = (bare, bare, fenced, with_usage, with_usage, with_docstring, with_comment, introduced)

@@ -1,4 +1,4 @@
-"""Sentiment of reviews that are put together from hand-written openers, aspects and closing lines."""
+"""Sentiment of reviews, put together from hand-written openers, aspects and closing lines."""
 
 from __future__ import annotations
 
@@ -6,30 +6,17 @@ import json
 from dataclasses import dataclass
 from random import Random
 
-from .content import Record, read_records
+from .content import Record, phrases, pick, read_records
 from .item import Item
-from .words import joined
+from .words import capitalised, joined
 
 NUM_ROUNDS = 13
 LABELS = ("positive", "negative", "mixed")
-LEADS = (
-    "Is the sentiment of this review positive, negative or mixed? Give a short reason.",
-    "Classify the review as positive, negative or mixed and say why.",
-    "What is the overall tone of the following review (positive, negative, mixed)?",
-    "Decide whether the customer is satisfied. Label: positive, negative or mixed.",
-    "Read the customer's opinion and determine its sentiment. Explain briefly.",
-    "Sentiment analysis: positive, negative or mixed?",
-    "How does the writer feel about it? Choose positive, negative or mixed and name the reasons.",
-)
-JSON_LEADS = (
-    'Return the sentiment of the review as JSON: {"sentiment": ..., "praised": [...], "criticised": [...]}.',
-    "Give JSON with the keys sentiment (positive, negative or mixed), praised and criticised (lists of aspects).",
-)
 
 
 @dataclass(frozen=True)
 class Review:
-    """A review with its truth: what it praises, what it criticises, and a sentence that shows it."""
+    """A review with its truth: what it praises and criticises, and a sentence that shows it."""
 
     text: str
     label: str
@@ -56,27 +43,44 @@ def review(rng: Random, record: Record, label: str) -> Review:
     sentences = [aspect[1] for aspect in chosen[:good]] + [aspect[2] for aspect in chosen[good:]]
     evidence = rng.choice(sentences)
     if label == "mixed" and rng.random() < 0.6:
-        link = rng.choice(("On the other hand:", "Sadly, there is more to say.", "But:", "That was the good part."))
-        sentences[good] = f"{link} {sentences[good]}"
+        sentences[good] = f"{pick(rng, 'turn_to_bad')} {sentences[good]}"
     elif label == "mixed":
-        link = rng.choice(("To be fair:", "There is a bright side, too.", "Still:", "Now for the good news."))
-        sentences = [*sentences[good:], f"{link} {sentences[0]}", *sentences[1:good]]
-    closing = {"positive": record.all("good"), "negative": record.all("bad"), "mixed": ["Not sure what to think.", "Three stars.", "So it is a bit of both."]}
+        praise = f"{pick(rng, 'turn_to_good')} {sentences[0]}"
+        sentences = [*sentences[good:], praise, *sentences[1:good]]
+    closing = {
+        "positive": record.all("good"),
+        "negative": record.all("bad"),
+        "mixed": phrases("mixed_closing"),
+    }
     parts = [rng.choice(record.all("opener")), *sentences]
     if rng.random() < 0.75:
         parts.append(rng.choice(closing[label]))
-    return Review(" ".join(parts), label, [a[0] for a in chosen[:good]], [a[0] for a in chosen[good:]], evidence)
+    praised, criticised = [a[0] for a in chosen[:good]], [a[0] for a in chosen[good:]]
+    return Review(" ".join(parts), label, praised, criticised, evidence)
 
 
 def review_item(rng: Random, drawn: Review) -> Item:
     """A review as an item; its wrong twin carries the opposite label."""
-    wrong = {"positive": "negative", "negative": "positive", "mixed": rng.choice(("positive", "negative"))}[drawn.label]
+    wrong = {
+        "positive": "negative",
+        "negative": "positive",
+        "mixed": rng.choice(("positive", "negative")),
+    }[drawn.label]
     if rng.random() < 0.2:
-        lead, output, spoiled = rng.choice(JSON_LEADS), as_json(drawn, drawn.label), as_json(drawn, wrong)
+        lead, output, spoiled = (
+            pick(rng, "sentiment_json"),
+            as_json(drawn, drawn.label),
+            as_json(drawn, wrong),
+        )
     else:
-        lead, seed = rng.choice(LEADS), rng.random()
-        output, spoiled = as_text(Random(seed), drawn, drawn.label), as_text(Random(seed), drawn, wrong)
-    instruction, text = (f"{lead}\n\n{drawn.text}", "") if rng.random() < 0.2 else (lead, drawn.text)
+        lead, seed = pick(rng, "sentiment"), rng.random()
+        output, spoiled = (
+            as_text(Random(seed), drawn, drawn.label),
+            as_text(Random(seed), drawn, wrong),
+        )
+    instruction, text = (
+        (f"{lead}\n\n{drawn.text}", "") if rng.random() < 0.2 else (lead, drawn.text)
+    )
     return Item(drawn.text, instruction, text, output, spoiled, answer=drawn.label)
 
 
@@ -91,23 +95,28 @@ def sides(drawn: Review, label: str) -> tuple[list[str], list[str]]:
 def as_json(drawn: Review, label: str) -> str:
     """A JSON object with label and aspects."""
     praised, criticised = sides(drawn, label)
-    return json.dumps({"sentiment": label, "praised": [bare(a) for a in praised], "criticised": [bare(a) for a in criticised]})
+    return json.dumps(
+        {
+            "sentiment": label,
+            "praised": [bare(a) for a in praised],
+            "criticised": [bare(a) for a in criticised],
+        }
+    )
 
 
 def as_text(rng: Random, drawn: Review, label: str) -> str:
-    """The label and a sentence about the aspects."""
+    """The label, a sentence about the aspects and, now and then, a quotation."""
     praised, criticised = sides(drawn, label)
-    likes, dislikes = joined(praised) if praised else "", joined(criticised) if criticised else ""
-    start = rng.choice((f"{label.capitalize()}.", f"Sentiment: {label}.", f"The review is {label}."))
-    who = rng.choice(("The writer", "The customer", "The reviewer"))
-    if likes and dislikes:
-        reason = rng.choice((f"{who} likes {likes} but complains about {dislikes}.", f"{who} praises {likes}, yet {dislikes} fell short."))
-    elif likes:
-        reason = rng.choice((f"{who} is happy with {likes}.", f"{who} praises {likes} and has no complaints.", f"{who} clearly enjoyed it, above all {likes}."))
-    else:
-        reason = rng.choice((f"{who} complains about {dislikes}.", f"{who} is disappointed by {dislikes}.", f"{who} finds fault with {dislikes} and says nothing good."))
-    shown = rng.choice(("", "", f" One sentence that shows it: \"{drawn.evidence}\"", f" This is clear from \"{drawn.evidence}\""))
-    return f"{start} {reason}{shown}"
+    start = pick(rng, "verdict", label=label)
+    reason = pick(
+        rng,
+        f"verdict_{label}",
+        who=pick(rng, "voices"),
+        praised=joined(praised),
+        criticised=joined(criticised),
+    )
+    shown = pick(rng, "verdict_shown", evidence=drawn.evidence)
+    return " ".join(part for part in (capitalised(start), reason, shown) if part)
 
 
 def bare(aspect: str) -> str:

@@ -1,3 +1,86 @@
-"""Report stage (being built)."""
+"""Report: one self-contained page that says how far to trust the subset and what it cost.
+
+A worker collects the facts, since they come from rows; the page is drawn from the facts alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engine.actors import run_task
+from engine.config import Config
+from engine.report.facts import Facts, collect
+from engine.report.page import render
+from engine.run_directory import Artifact, atomic_path, finish_part, write_json
 from engine.stage import StageContext, StageResult
-def run(context: StageContext) -> StageResult: ...
+
+__all__ = ["run", "write_report"]
+
+
+def run(context: StageContext) -> StageResult:
+    """Write report.html and ledger.json; the counts are the job's headline."""
+    directory = context.directory
+    counts = run_task(write_report, context.config, dict(context.inputs), directory)
+    files = {"report": directory / "report.html", "ledger": directory / "ledger.json"}
+    return StageResult(
+        parts={name: [finish_part(directory, path, 1)] for name, path in files.items()},
+        counts=counts,
+        columns={
+            "report.html": "for people: opens without a network",
+            "ledger.json": "for programs: costs in seconds, calls and tokens",
+        },
+    )
+
+
+def write_report(config: Config, inputs: Mapping[str, Artifact], directory: Path) -> dict[str, Any]:
+    """Collect, draw and write, in a worker; returns the headline.
+
+    The same bytes for the same artifacts. Raises SettingsError for a `known_bad_column` that the
+    corpus does not have.
+    """
+    facts = collect(config, inputs)
+    write_json(directory / "ledger.json", facts.ledger.to_dict())
+    page = directory / "report.html"
+    with atomic_path(page) as temporary:
+        temporary.write_text(render(facts), encoding="utf-8")
+    return headline(facts, page, inputs["select"].path("subset"))
+
+
+def headline(facts: Facts, page: Path, subset: Path) -> dict[str, Any]:
+    """What the job prints in its last line: JSON without NaN, None for what is undefined."""
+    ledger, marked = facts.ledger, facts.known_bad
+    network = facts.fidelity["quadrants"].get("Q4", {}).get("scores", {}).get("network", {})
+    pool = facts.funnel[0]
+    values = {
+        "candidates": pool.kept,
+        "targets": facts.num_targets,
+        "selected": facts.gains.num_picks,
+        "quarantined": sum(side.quarantined for side in facts.funnel),
+        "trusted": bool(facts.fidelity["trusted"]),
+        "verdict": facts.verdict,
+        "q4_spearman": network.get("spearman"),
+        "q4_r2": network.get("r2"),
+        "teacher": ledger.teacher,
+        "teacher_calls": ledger.teacher_calls,
+        "unscorable": facts.unscorable,
+        "teacher_seconds": ledger.teacher_seconds,
+        "total_seconds": ledger.total_seconds,
+        "full_teacher_seconds": ledger.full_teacher.seconds,
+        "saved": ledger.saved,
+        "known_bad": None
+        if marked is None
+        else {
+            "selected": marked.selected,
+            "in_pool": marked.in_pool,
+            "expected_by_chance": marked.chance.mean,
+        },
+        "zero_gain_picks": facts.gains.tail_size,
+        "report": str(page.absolute()),
+        "subset": str(subset.absolute()),
+    }
+    assert all(np.isfinite(v) for v in values.values() if isinstance(v, float)), values
+    return values

@@ -1,1 +1,1 @@
-"""Stages 3 and 4: which pairs a teacher is asked about, and the teachers. One file = one teacher."""
+"""Stages 3 and 4: which pairs are asked about, and the teachers: one file each."""

@@ -49,7 +49,7 @@ def layer_of(unit):
     return found[0]
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ENGINE)))
+@pytest.mark.parametrize("path", list(modules()), ids=lambda p: str(p.relative_to(ENGINE)))
 def test_imports_go_down(path):
     unit = unit_of(path)
     for name in imported(path):
@@ -65,13 +65,13 @@ def test_imports_go_down(path):
         assert layer_of(parts[1]) < layer_of(unit), f"{unit} imports {name}"
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ENGINE)))
+@pytest.mark.parametrize("path", list(modules()), ids=lambda p: str(p.relative_to(ENGINE)))
 def test_numerics_and_models_know_no_ray(path):
     if unit_of(path) in NO_RAY:
         assert not [name for name in imported(path) if name.split(".")[0] == "ray"]
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ENGINE)))
+@pytest.mark.parametrize("path", list(modules()), ids=lambda p: str(p.relative_to(ENGINE)))
 def test_nothing_is_pickled(path):
     names = set(imported(path))
     assert not names & {"pickle", "joblib", "dill", "cloudpickle", "marshal", "shelve"}

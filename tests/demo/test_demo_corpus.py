@@ -1,6 +1,7 @@
-"""The demo corpus is what its generator makes, follows its own rules, and its good answers are right.
+"""The demo corpus is what its generator makes, keeps its own rules, and its good answers are right.
 
-The checks of answers share no code with demo/: they read the rows as a user does and solve them again.
+The checks of answers share no code with demo/: they read the rows as a user does and solve them
+again.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import os
 import re
 import subprocess
 import sys
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from fractions import Fraction
@@ -29,7 +30,8 @@ Row = dict[str, str]
 
 
 def read_rows(name: str) -> list[Row]:
-    return [json.loads(line) for line in (DEMO_DIR / name).read_text(encoding="utf-8").splitlines()]
+    lines = (DEMO_DIR / name).read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
 
 
 @pytest.fixture(scope="module")
@@ -55,18 +57,25 @@ def of_skill(rows: list[Row], skill: str) -> list[Row]:
     return [row for row in rows if row["skill"] == skill]
 
 
+def run_generator(flag: str, hash_seed: str = "0") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-B", str(DEMO_DIR / "generate.py"), flag],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONIOENCODING": "utf-8"},
+    )
+
+
 @pytest.mark.parametrize("hash_seed", ["0", "12345"])
 def test_files_are_what_the_generator_makes(hash_seed: str) -> None:
-    run = subprocess.run(
-        [sys.executable, str(DEMO_DIR / "generate.py"), "--check"],
-        capture_output=True, text=True, check=False, env={**os.environ, "PYTHONHASHSEED": hash_seed},
-    )
-    assert run.returncode == 0, run.stderr
+    run = run_generator("--check", hash_seed)
+    assert run.returncode == 0, run.stdout + run.stderr
 
 
 def test_readme_shows_the_counts_that_the_generator_prints() -> None:
-    run = subprocess.run([sys.executable, str(DEMO_DIR / "generate.py"), "--counts"], capture_output=True, text=True, check=True)
-    assert run.stdout.strip() in (DEMO_DIR / "README.md").read_text(encoding="utf-8")
+    readme = (DEMO_DIR / "README.md").read_text(encoding="utf-8")
+    assert run_generator("--counts").stdout.strip() in readme
 
 
 def test_rows_have_the_stated_keys_and_unique_ids(corpus: list[Row], target: list[Row]) -> None:
@@ -80,6 +89,13 @@ def test_rows_have_the_stated_keys_and_unique_ids(corpus: list[Row], target: lis
         assert re.fullmatch(r"(target-)?[a-z]+-\d{4}", row["id"]), row["id"]
 
 
+def test_no_placeholder_is_left_unfilled(corpus: list[Row], target: list[Row]) -> None:
+    for row in corpus + target:
+        if row["skill"] not in ("python", "extraction", "sentiment"):  # these may hold braces
+            texts = row["instruction"] + row["input"] + row["output"]
+            assert "{" not in texts or row["planted"] == "other_answer", row
+
+
 def test_sizes_and_skills(corpus: list[Row], target: list[Row]) -> None:
     assert (len(corpus), len(target)) == (1000, 200)
     skills = {row["skill"] for row in corpus}
@@ -91,79 +107,113 @@ def test_a_tenth_is_planted_and_every_kind_is_in_every_skill(corpus: list[Row]) 
     planted = [row for row in corpus if row["planted"]]
     assert len(planted) * 10 == len(corpus)
     assert {row["planted"] for row in corpus} == {"", *KINDS}
-    skills_of = {kind: {row["skill"] for row in planted if row["planted"] == kind} for kind in KINDS}
-    assert all(skills == {row["skill"] for row in corpus} for skills in skills_of.values())
+    for kind in KINDS:
+        skills = {row["skill"] for row in planted if row["planted"] == kind}
+        assert skills == {row["skill"] for row in corpus}, kind
     sizes = Counter(row["planted"] for row in planted).values()
     assert max(sizes) - min(sizes) <= 1
 
 
-def test_prompts_are_unique_and_none_of_the_target_is_in_the_corpus(corpus: list[Row], target: list[Row]) -> None:
-    corpus_prompts, target_prompts = {prompt(row) for row in corpus}, {prompt(row) for row in target}
-    assert (len(corpus_prompts), len(target_prompts)) == (len(corpus), len(target))
-    assert not corpus_prompts & target_prompts
-    corpus_inputs = {row["input"] for row in corpus if len(row["input"]) > 40}
-    assert not [row["id"] for row in target if row["input"] in corpus_inputs]
+def test_prompts_are_unique_and_no_target_content_is_in_the_corpus(
+    corpus: list[Row], target: list[Row]
+) -> None:
+    in_corpus, in_target = ({prompt(row) for row in rows} for rows in (corpus, target))
+    assert (len(in_corpus), len(in_target)) == (len(corpus), len(target))
+    assert not in_corpus & in_target
+    everything = "\n".join(sorted(in_corpus))
+    for row in target:
+        if len(row["input"]) > 25:
+            assert " ".join(row["input"].lower().split()) not in everything, row["id"]
 
 
 def test_position_and_id_do_not_betray_planted_rows(corpus: list[Row]) -> None:
-    for place in (lambda row, i: i, lambda row, i: int(row["id"][-4:])):
-        spots = [(place(row, i), bool(row["planted"])) for i, row in enumerate(corpus)]
-        middle = sorted(spot for spot, _ in spots)[len(spots) // 2]
-        early = sum(planted for spot, planted in spots if spot <= middle)
+    by_number = sorted(corpus, key=lambda row: row["id"][-4:])
+    for rows in (corpus, by_number):
+        early = sum(bool(row["planted"]) for row in rows[: len(rows) // 2])
         assert 35 <= early <= 65
 
 
-# Arithmetic ---------------------------------------------------------------------------------------------------------
+def test_planted_answers_come_from_elsewhere_and_empty_talk_varies(corpus: list[Row]) -> None:
+    good_outputs = {row["output"] for row in corpus if not row["planted"]}
+    others = [row["output"] for row in corpus if row["planted"] == "other_answer"]
+    # The row that lent its answer may itself have been spoiled, hence not all of them.
+    assert sum(output in good_outputs for output in others) >= 0.8 * len(others)
+    talk = [row["output"] for row in corpus if row["planted"] == "empty_talk"]
+    assert len(set(talk)) == len(talk)
+
+
+# Arithmetic
 
 TERM = r"\(?\$?\d[\d,]*(?:\.\d+)?%?\)?"
-EQUATION = re.compile(rf"({TERM}(?: [×÷+-] {TERM})+) = \$?(\d[\d,]*(?:\.\d+)?)")
+EQUATION = re.compile(rf"({TERM}(?: [×÷+-] {TERM})+) = \$?(-?\d[\d,]*(?:\.\d+)?)")
+FIRST_STEP = re.compile(r"\(([^()]+)\)")
 
 
 def value(expression: str) -> Fraction:
     """The exact value of `3 × $4.50`, `(8 + 2) ÷ 5` or `15% × $40`."""
-    plain = expression.replace("$", "").replace(",", "").replace("×", "*").replace("÷", "/")
-    exact = re.sub(r"(\d+(?:\.\d+)?)(%?)", lambda m: f"(Fraction('{m[1]}'){'/100' if m[2] else ''})", plain)
-    return Fraction(eval(exact, {"Fraction": Fraction}))
+    plain = expression.replace("$", "").replace(",", "")
+    while inner := FIRST_STEP.search(plain):
+        plain = plain[: inner.start()] + str(value(inner[1])) + plain[inner.end() :]
+    total = Fraction(0)
+    for sign, product in re.findall(r"(^|[+-]) ?([^+-]+)", plain):
+        result = Fraction(1)
+        for operation, number in re.findall(r"(^|[×÷]) ?([\d./]+%?)", product.strip()):
+            factor = Fraction(number.rstrip("%")) / (100 if number.endswith("%") else 1)
+            result = result / factor if operation == "÷" else result * factor
+        total += -result if sign == "-" else result
+    return total
 
 
 def test_value_reads_dollars_percent_and_brackets() -> None:
     assert value("15% × $1,200") == 180
-    assert value("2 × (8 + 4)") == 24
+    assert value("2 × (8 + 4) - 3") == 21
+    assert value("(50 - 32) × 5 ÷ 9") == 10
 
 
 def test_every_equation_of_the_good_arithmetic_and_unit_rows_holds(good_rows: list[Row]) -> None:
     for row in of_skill(good_rows, "arithmetic") + of_skill(good_rows, "unit_conversion"):
         equations = EQUATION.findall(row["output"])
-        if row["skill"] == "arithmetic":
-            assert equations, row
+        assert equations, row
         for left, right in equations:
-            stated = Fraction(right.replace(",", ""))
-            tolerance = Fraction(1, 19) if "÷ 9" in left else 0
-            assert abs(value(left) - stated) <= tolerance, (row["id"], left, right)
+            tolerance = Fraction(1, 20) if "÷ 9" in left else 0  # degrees Celsius are rounded
+            error = abs(value(left) - Fraction(right.replace(",", "")))
+            assert error <= tolerance, (row["id"], left, right)
 
 
 def numbers(text: str) -> list[Fraction]:
-    return [Fraction(match.replace(",", "")) for match in re.findall(r"\d[\d,]*(?:\.\d+)?", re.sub(r",(?=\s)", "", text))]
+    found = re.findall(r"\d+(?:,\d{3})*(?:\.\d+)?", text)
+    return [Fraction(number.replace(",", "")) for number in found]
+
+
+def sum_of_products(n: list[Fraction]) -> Fraction:
+    return n[0] * n[2] + n[1] * n[3]
 
 
 SOLVERS: dict[str, Callable[[list[Fraction]], Fraction]] = {
     r"bakes \d+ trays": lambda n: n[0] * n[1] - n[2],
-    r"for adults and \$\d+ for children": lambda n: n[0] * n[2] + n[1] * n[3],
-    r"fence a rectangular garden": lambda n: 2 * (n[0] + n[1]) - n[2],
-    r"rows with \d+ seats each": lambda n: n[0] * n[1] - n[2] - n[3],
-    r"writes down": lambda n: sum(n, Fraction(0)) / len(n),
+    r"for adults and \$\d+ for children": sum_of_products,
+    r"fence a rectangular garden|A rectangular meadow": lambda n: 2 * (n[0] + n[1]) - n[2],
+    r"^.*The hall in \w+( \w+)? has \d+ rows": lambda n: n[0] * n[1] - n[2] - n[3],
+    r"The tent has \d+ rows": lambda n: n[2] * n[3] - n[0] - n[1],
+    r"What is the average|Find the mean": lambda n: sum(n, Fraction(0)) / len(n),
     r"mixed in the ratio": lambda n: n[1] * n[2] / (n[0] + n[1]),
     r"get off and \d+ get on": lambda n: n[0] - n[1] + n[2] - n[3],
-    r"at \$[\d.]+ each and pays|each and pays with a": lambda n: n[4] - n[0] * n[1] - n[2] * n[3],
-    r"earns \$\d+ an hour": lambda n: n[0] * n[1] + n[0] * Fraction(3, 2) * n[2],
+    r"each and pays with a": lambda n: n[4] - n[0] * n[1] - n[2] * n[3],
+    r"normal hours and": lambda n: n[0] * n[1] + n[0] * Fraction(3, 2) * n[2],
     r"It is reduced by": lambda n: n[0] * (1 - n[1] / 100) - n[2],
     r"simple interest per year": lambda n: n[0] * (1 + n[1] / 100 * n[2]),
-    r"litres a minute run out": lambda n: n[0] + n[3] * (n[1] - n[2]),
-    r"pages a day": lambda n: (n[0] - n[1]) / n[2],
-    r"workers need": lambda n: n[0] * n[1] / n[2],
+    r"litres a minute (run|leak)|litres leak": lambda n: n[0] + n[3] * (n[1] - n[2]),
+    r"has read \d+ of them": lambda n: (n[0] - n[1]) / n[2],
+    r"is on page \d+": lambda n: (n[0] - n[1]) / n[2],
+    r"workers need|people take": lambda n: n[0] * n[1] / n[2],
     r"How many do not\?": lambda n: n[0] * (1 - n[1] / 100),
-    r"Tiles come in boxes": lambda n: Fraction(-(-(n[0] * n[1]) // n[2])),
+    r"[Tt]iles": lambda n: Fraction(-(-(n[0] * n[1]) // n[2])),
     r"grams of \w+ are needed": lambda n: n[1] / n[0] * n[2],
+    r"lunch\. Besides": lambda n: (n[1] + n[2]) / n[0],
+    r"left over\?": lambda n: n[0] % n[1],
+    r"divide \d+ \w+ so that": lambda n: n[1] % n[0],
+    r"uses 1/\d": lambda n: n[0] * (1 - 1 / n[2]) * (1 - 1 / n[4]),
+    r"gives away 1/\d": lambda n: n[0] * (1 - 1 / n[2]) * (1 - 1 / n[4]),
 }
 
 
@@ -173,92 +223,117 @@ def test_arithmetic_answers_agree_with_solving_the_question_again(good_rows: lis
         question = f"{row['instruction']} {row['input']}"
         for pattern, solve in SOLVERS.items():
             if re.search(pattern, question):
-                answer = solve(numbers(question))
-                assert answer in numbers(row["output"]), (row["id"], question, answer)
+                answer, first_line = solve(numbers(question)), row["output"].splitlines()[0]
                 last = numbers(row["output"].splitlines()[-1])[-1]
-                assert answer == last or answer == numbers(row["output"])[0], (row["id"], answer, last)
+                first = numbers(first_line.partition(" The calculation:")[0])
+                assert answer == last or answer in first, (row["id"], question, answer)
                 solved[pattern] += 1
-    assert len(solved) == len(SOLVERS) and sum(solved.values()) >= 60
+    assert len(solved) >= 20 and sum(solved.values()) >= 80, solved
 
 
-# Dates --------------------------------------------------------------------------------------------------------------
+# Dates
+
+
+def parsed(text: str) -> datetime:
+    return datetime.strptime(text, "%d %B %Y")
+
+
+def expected_date_answer(question: str) -> str | None:
+    """The text that a right answer to some kinds of questions must contain."""
+    if later := re.search(r"(\d+ [A-Z]\w+ \d{4}).*Which date is (\d+) days later", question):
+        due = parsed(later[1]) + timedelta(days=int(later[2]))
+        return f"{due:%A}, {due.day} {due:%B %Y}"
+    if ages := re.search(r"was born on (\d+ \w+ \d{4})\. .* on (\d+ \w+ \d{4})\?", question):
+        born, today = parsed(ages[1]), parsed(ages[2])
+        had = (today.month, today.day) >= (born.month, born.day)
+        return f"is {today.year - born.year - (not had)} years."
+    if nth := re.search(r"the (second|third|fourth) (\w+) of (?:every|the) month", question):
+        month = re.search(r" 1 (\w+ \d{4}) is a", question)
+        assert month, question
+        day = parsed(f"1 {month[1]}")
+        while f"{day:%A}" != nth[2]:
+            day += timedelta(days=1)
+        day += timedelta(weeks=("second", "third", "fourth").index(nth[1]) + 1)
+        return f"to {day.day} {day:%B %Y}."
+    if leap := re.search(
+        r"Is (\d{4}) a leap|February (\d{4}) have|the year (\d{4}) have", question
+    ):
+        year = int(next(group for group in leap.groups() if group))
+        days = (datetime(year + 1, 1, 1) - datetime(year, 1, 1)).days
+        return f"{year} has {days} days"
+    return None
+
 
 def test_date_answers_agree_with_the_calendar(good_rows: list[Row]) -> None:
     checked = 0
     for row in of_skill(good_rows, "dates"):
-        question = f"{row['instruction']} {row['input']}"
-        if later := re.search(r"on (\d+ \w+ \d{4})\D.*Which date is (\d+) days later", question):
-            due = datetime.strptime(later[1], "%d %B %Y") + timedelta(days=int(later[2]))
-            assert f"{due:%A}, {due.day} {due:%B %Y}" in row["output"], row
-        elif born := re.search(r"was born on (\d+ \w+ \d{4}). How old is \w+ on (\d+ \w+ \d{4})", question):
-            first, now = (datetime.strptime(text, "%d %B %Y") for text in born.groups())
-            age = now.year - first.year - ((now.month, now.day) < (first.month, first.day))
-            assert f"is {age} years old" in row["output"], row
-        elif nth := re.search(r"on the (second|third|fourth) (\w+) of every month. 1 (\w+ \d{4})", question):
-            day = datetime.strptime(f"1 {nth[3]}", "%d %B %Y")
-            while f"{day:%A}" != nth[2]:
-                day += timedelta(days=1)
-            day += timedelta(weeks={"second": 1, "third": 2, "fourth": 3}[nth[1]])
-            assert f"{day.day} {day:%B %Y}." in row["output"], row
-        else:
-            continue
-        checked += 1
-    assert checked >= 15
+        expected = expected_date_answer(f"{row['instruction']} {row['input']}")
+        assert expected is None or expected in row["output"], (expected, row)
+        checked += expected is not None
+    assert checked >= 20
 
 
-# Python -------------------------------------------------------------------------------------------------------------
+# Python
 
-def checks() -> dict[str, str]:
+
+def read_checks() -> dict[str, str]:
     """Function name -> expression that must be true, from the file of functions."""
     text = (DEMO_DIR / "content" / "functions.txt").read_text(encoding="utf-8")
-    return {name: check for name, check in re.findall(r"^== (\w+)\n.*?^@check (.+?)$", text, re.MULTILINE | re.DOTALL)}
+    records = re.split(r"^== ", text, flags=re.MULTILINE)[1:]
+    return {
+        record.split("\n", 1)[0]: record.split("\n@check ", 1)[1].split("\n", 1)[0]
+        for record in records
+    }
 
 
-def run_code(output: str) -> dict[str, Any]:
-    """Runs the code of an output, fenced or bare, and returns its names."""
-    fence = re.search(r"```python\n(.*?)```", output, re.DOTALL)
+def evaluate(code: str, expression: str) -> Any:
+    """Runs the code of an output, fenced or bare, and then an expression on what it defines."""
+    fence = re.search(r"```python\n(.*?)```", code, re.DOTALL)
+    source = f"{fence[1] if fence else code}\n\nANSWER = {expression}\n"
     names: dict[str, Any] = {}
     with contextlib.redirect_stdout(io.StringIO()):
-        exec(compile(fence[1] if fence else output, "<row>", "exec"), names)
-    return names
+        exec(compile(source, "<row>", "exec"), names)
+    return names["ANSWER"]
 
 
 def test_python_outputs_compile_and_pass_their_check(good_rows: list[Row]) -> None:
-    expected, seen = checks(), set()
-    rows = of_skill(good_rows, "python")
-    for row in rows:
+    checks = read_checks()
+    seen = set()
+    for row in of_skill(good_rows, "python"):
         if defined := re.search(r"^def (\w+)\(", row["output"], re.MULTILINE):
-            assert eval(expected[defined[1]], run_code(row["output"])), row["id"]
+            assert evaluate(row["output"], checks[defined[1]]), row["id"]
             seen.add(defined[1])
         else:
-            call, result = re.findall(r"So `(.+)` is `(.+)`\.$", row["output"], re.DOTALL)[0]
-            code = row["input"] or row["instruction"]
-            assert eval(f"({call}) == ({result})", run_code(code)), row["id"]
+            said = re.search(r"So `(.+)` is `(.+)`\.$", row["output"], re.DOTALL)
+            assert said, row["id"]
+            assert evaluate(row["input"], f"({said[1]}) == ({said[2]})"), row["id"]
     assert len(seen) >= 80
 
 
 def test_planted_bugs_fail_the_check(corpus: list[Row]) -> None:
-    expected, spoiled = checks(), 0
-    for row in of_skill(corpus, "python"):
-        if row["planted"] == "wrong_answer":
-            name = re.findall(r"^def (\w+)\(", row["output"], re.MULTILINE)[0]
-            try:
-                passed = eval(expected[name], run_code(row["output"]))
-            except Exception:
-                passed = False
-            assert not passed, row["id"]
-            spoiled += 1
-    assert spoiled
+    checks = read_checks()
+    rows = [row for row in of_skill(corpus, "python") if row["planted"] == "wrong_answer"]
+    assert rows
+    for row in rows:
+        defined = re.search(r"^def (\w+)\(", row["output"], re.MULTILINE)
+        assert defined, row["id"]
+        try:
+            passed = evaluate(row["output"], checks[defined[1]])
+        except Exception:
+            passed = False
+        assert not passed, row["id"]
 
 
-# Planted rows -------------------------------------------------------------------------------------------------------
+# Extraction
 
-def test_other_answers_are_outputs_of_other_rows_and_empty_talk_repeats_no_text(corpus: list[Row]) -> None:
-    by_output = defaultdict(list)
-    for row in corpus:
-        by_output[row["output"]].append(row)
-    talk = [row["output"] for row in corpus if row["planted"] == "empty_talk"]
-    assert len(set(talk)) == len(talk)
-    unknown = [row["id"] for row in corpus if row["planted"] == "other_answer" and len(by_output[row["output"]]) < 2]
-    # The row that lent its answer may itself have been spoiled.
-    assert len(unknown) <= 6
+
+def test_extracted_values_occur_in_their_text(good_rows: list[Row]) -> None:
+    checked = 0
+    for row in of_skill(good_rows, "extraction"):
+        if row["output"].startswith("{"):
+            text = f"{row['instruction']} {row['input']}".lower()
+            for key, found in json.loads(row["output"]).items():
+                words = re.findall(r"\w+", found.lower())
+                assert sum(word in text for word in words) * 2 >= len(words), (row["id"], key)
+            checked += 1
+    assert checked >= 20

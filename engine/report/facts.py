@@ -1,0 +1,87 @@
+"""Everything that the page says, collected from the artifacts of a run.
+
+The only place of the report that reads rows, and only those it shows; it runs in a worker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from engine.config import Config
+from engine.report.fidelity_facts import Calibration, one_sentence, read_calibration, read_fidelity
+from engine.report.funnel import SideFunnel, read_funnel
+from engine.report.known_bad import KnownBad, known_bad
+from engine.report.ledger import Ledger, make_ledger
+from engine.report.picks import (
+    Distribution,
+    ExampleRow,
+    GainCurve,
+    bottom_examples,
+    distribution,
+    gain_curve,
+    label_distribution,
+    read_ranking,
+    top_examples,
+)
+from engine.report.provenance import Provenance, read_provenance
+from engine.run_directory import Artifact
+
+__all__ = ["Facts", "collect"]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What `render` draws. No rows but the examples."""
+
+    title: str
+    verdict: str
+    num_targets: int
+    own_targets: bool
+    objective: str
+    zero_gain_tail: str
+    unscorable: int
+    funnel: list[SideFunnel]
+    fidelity: dict[str, Any]
+    calibration: Calibration | None
+    influence: Distribution
+    labels: Distribution
+    gains: GainCurve
+    top: list[ExampleRow]
+    bottom: list[ExampleRow]
+    known_bad: KnownBad | None
+    ledger: Ledger
+    provenance: Provenance
+
+
+def collect(config: Config, inputs: Mapping[str, Artifact]) -> Facts:
+    """Read what the page shows. Memory: some numbers per candidate and one part of the corpus."""
+    corpus, score, select = inputs["ingest"], inputs["score"], inputs["select"]
+    means = np.load(inputs["predict"].path("means"), allow_pickle=False)
+    ranking = read_ranking(select)
+    fidelity, settings = read_fidelity(inputs["fit"]), config.report
+    column = settings.known_bad_column
+    examples = (corpus, ranking, means, settings.num_examples, column)
+    return Facts(
+        title=settings.title,
+        verdict=one_sentence(fidelity),
+        num_targets=int(corpus.counts.get("targets", corpus.counts["candidates"])),
+        own_targets="targets" in corpus.counts,
+        objective=str(select.counts["objective"]),
+        zero_gain_tail=config.selection.zero_gain_tail,
+        unscorable=int(score.counts["unscorable"]),
+        funnel=read_funnel(corpus, len(ranking.rows)),
+        fidelity=fidelity,
+        calibration=read_calibration(score, inputs["predict"]),
+        influence=distribution(means, means[ranking.rows]),
+        labels=label_distribution(score),
+        gains=gain_curve(ranking.gains, int(select.counts["zero_gain_picks"])),
+        top=top_examples(*examples),
+        bottom=bottom_examples(*examples),
+        known_bad=known_bad(corpus, column, ranking.rows, means) if column else None,
+        ledger=make_ledger({name: artifact.manifest for name, artifact in inputs.items()}),
+        provenance=read_provenance(config, inputs),
+    )

@@ -1,0 +1,98 @@
+"""The audit as the page shows it: fidelity.json, and predictions against labels where they lie."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from engine.report.wording import decimal
+from engine.run_directory import Artifact, read_json
+
+__all__ = [
+    "PREDICTORS",
+    "QUADRANTS",
+    "Calibration",
+    "one_sentence",
+    "read_calibration",
+    "read_fidelity",
+]
+
+PREDICTORS = ("network", "mean", "zero", "cosine", "ridge")
+QUADRANTS = {
+    "Q1": "Candidates and targets that the network was trained on, in pairs it did not see.",
+    "Q2": "Candidates it was trained on, with targets it never met.",
+    "Q3": "Candidates it never met, with targets it was trained on.",
+    "Q4": "Neither side was met in training: this is what nearly all predictions rest on, "
+    "and what the verdict is read from.",
+}
+NUM_DOTS, NUM_BINS = 600, 8
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Audited pairs of quadrant 4: points and bin means (predicted, teacher's label)."""
+
+    points: list[tuple[float, float]]
+    bin_means: list[tuple[float, float]]
+    num_pairs: int
+
+
+def read_fidelity(fit: Artifact) -> dict[str, Any]:
+    """The audit's file; `quadrants` is empty when there were too few labels for one."""
+    found: dict[str, Any] = read_json(fit.path("fidelity"))
+    return {"candidate_means": None, **found}
+
+
+def one_sentence(fidelity: Mapping[str, Any]) -> str:
+    """The verdict in one sentence, for the head of the page and the job's last line."""
+    if not fidelity["trusted"]:
+        reason = fidelity["reasons"][0] if fidelity["reasons"] else "it was not audited"
+        return f"Not to be trusted: {reason}."
+    network = fidelity["quadrants"]["Q4"]["scores"]["network"]
+    return (
+        "Trusted: on pairs that the network never saw it follows the teacher better than what "
+        f"costs nothing (Spearman {decimal(network['spearman'])}, R^2 {decimal(network['r2'])})."
+    )
+
+
+def read_calibration(score: Artifact, predict: Artifact) -> Calibration | None:
+    """Labels of quadrant 4 beside the dense predictions; None where no dense matrix was written.
+
+    Reads the audited entries alone: the matrix is memory-mapped.
+    """
+    if "dense" not in predict.manifest["parts"]:
+        return None
+    columns = ["candidate", "target", "quadrant", "score"]
+    table = pq.read_table(score.path("labels"), columns=columns)
+    labels = table["score"].to_numpy().astype(np.float64)
+    wanted = (table["quadrant"].to_numpy() == 4) & np.isfinite(labels)
+    if not wanted.any():
+        return None
+    pairs = np.stack([table["candidate"].to_numpy(), table["target"].to_numpy()], axis=1)[wanted]
+    predicted, labels = _entries(predict, pairs), labels[wanted]
+    drawn = np.unique(np.linspace(0, len(labels) - 1, min(len(labels), NUM_DOTS)).astype(np.int64))
+    bins = np.array_split(np.argsort(predicted, kind="stable"), min(NUM_BINS, len(labels)))
+    return Calibration(
+        points=list(zip(predicted[drawn].tolist(), labels[drawn].tolist(), strict=True)),
+        bin_means=[(float(predicted[b].mean()), float(labels[b].mean())) for b in bins],
+        num_pairs=len(labels),
+    )
+
+
+def _entries(predict: Artifact, pairs: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Predicted influence of pairs (n, 2) out of the parts of the (M, N) matrix."""
+    parts = predict.parts("dense")
+    offsets = np.cumsum([0, *(part.rows for part in parts)])
+    part_of = np.searchsorted(offsets, pairs[:, 0], side="right") - 1
+    out = np.empty(len(pairs))
+    for number in np.unique(part_of).tolist():
+        path = predict.directory / parts[number].path
+        block = np.load(path, mmap_mode="r", allow_pickle=False)
+        where = np.flatnonzero(part_of == number)
+        out[where] = block[pairs[where, 0] - offsets[number], pairs[where, 1]]
+    return out

@@ -1,0 +1,160 @@
+"""The page itself: facts into the template, charts included. Escapes everything, loads nothing."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from engine.report import charts, wording
+from engine.report.facts import Facts
+from engine.report.fidelity_facts import PREDICTORS, QUADRANTS
+from engine.report.ledger import saved_sentence
+from engine.report.picks import MAX_EXAMPLES, Distribution, GainCurve
+
+__all__ = ["render"]
+
+_FILTERS = (
+    wording.count,
+    wording.decimal,
+    wording.duration,
+    wording.interval,
+    wording.percent,
+    wording.significant,
+    wording.times,
+    wording.visible,
+)
+RANKED = ("network", "cosine", "ridge")  # predictors that order pairs at all
+# A log axis pays once gains differ by more than this.
+LOG_AXIS_FROM = 30.0
+MAX_SETTINGS = 40_000  # characters: a corpus may be a list of a hundred thousand files
+_ROLES = {
+    "network": "the InfluenceNetwork",
+    "mean": "the mean of the training labels, always",
+    "zero": "0, always",
+    "cosine": "cosine of the two embeddings",
+    "ridge": "ridge regression on the two embeddings",
+}
+
+
+def render(facts: Facts) -> str:
+    """The whole page. The same facts give the same bytes."""
+    return (
+        _environment()
+        .get_template("template.html")
+        .render(
+            facts=facts,
+            ledger=facts.ledger,
+            charts=_charts(facts),
+            predictors=PREDICTORS,
+            ranked=RANKED,
+            roles=_ROLES,
+            quadrants=QUADRANTS,
+            saved_sentence=saved_sentence(facts.ledger),
+            chance_words=_chance_words(facts),
+            max_examples=MAX_EXAMPLES,
+            max_settings=MAX_SETTINGS,
+        )
+    )
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update({function.__name__: function for function in _FILTERS})
+    environment.filters["prose"] = prose
+    return environment
+
+
+def prose(sentence: str) -> str:
+    """A sentence of a JSON file as the page writes it."""
+    text = sentence.replace("R^2", "R²").replace(" -", f" {wording.MINUS}").strip()
+    return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
+
+
+def _chance_words(facts: Facts) -> str:
+    """Whether the selection avoids the known bad rows, in one sentence."""
+    marked = facts.known_bad
+    if marked is None:
+        return ""
+    if marked.in_pool == 0:
+        return "No row of the pool is marked, so there is nothing to compare."
+    if marked.in_pool == marked.num_candidates:
+        return "Every row of the pool is marked: is this the right column?"
+    if marked.chance.p_value >= 0.05:
+        return "That is no more than chance could do: the selection neither avoids nor seeks them."
+    if marked.selected < marked.chance.mean:
+        return "That is fewer than chance explains: the selection avoids them."
+    return "That is more than chance explains: the selection seeks them out."
+
+
+# --- charts --------------------------------------------------------------------------------------
+
+
+def _charts(facts: Facts) -> dict[str, Markup | None]:
+    gains = facts.gains
+    return {
+        "influence": _histogram(
+            "Mean influence: all candidates, and the selected", facts.influence
+        ),
+        "labels": _histogram("The teacher's labels: all, and unseen pairs", facts.labels),
+        "gains": _gains(gains),
+        "reached": charts.curve(
+            "Share of the objective reached after each pick",
+            gains.reached,
+            "rank",
+            "share reached",
+            gains.tail_from,
+        ),
+        "spearman": _spearman(facts.fidelity),
+        "calibration": _calibration(facts),
+    }
+
+
+def _histogram(title: str, found: Distribution) -> Markup:
+    return charts.histogram(
+        title, found.edges, found.base, found.compared, "influence, in the teacher's units"
+    )
+
+
+def _gains(gains: GainCurve) -> Markup:
+    positive = [gain for _, gain in gains.gains if gain > 0]
+    log_y = bool(positive) and max(positive) > LOG_AXIS_FROM * min(positive)
+    label = "gain (log scale)" if log_y else "gain"
+    title = "Gain of each pick, by rank"
+    # over all ranks, so that the tail keeps its place on the axis
+    points = gains.gains if gains.tail_from is None else [*gains.gains, (float(gains.num_picks), 0)]
+    if gains.tail_from is not None and not log_y:
+        points = [*gains.gains, (float(gains.tail_from), 0.0), (float(gains.num_picks), 0.0)]
+    return charts.curve(title, points, "rank", label, gains.tail_from, log_y)
+
+
+def _spearman(fidelity: dict[str, Any]) -> Markup | None:
+    rows = []
+    for name, quadrant in fidelity["quadrants"].items():
+        dots = [
+            charts.Dot(predictor, score["spearman"], *(score["spearman_interval"] or (None, None)))
+            for predictor, score in quadrant["scores"].items()
+            if predictor in RANKED and score["spearman"] is not None
+        ]
+        rows.append(charts.IntervalRow(name, dots))
+    if not rows:
+        return None
+    return charts.interval_plot("Spearman with the teacher, by quadrant", rows, "Spearman")
+
+
+def _calibration(facts: Facts) -> Markup | None:
+    found = facts.calibration
+    if found is None:
+        return None
+    title = "Predicted influence against the teacher's label, unseen pairs"
+    return charts.scatter(title, found.points, found.bin_means, "predicted", "teacher's label")

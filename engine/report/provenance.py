@@ -1,0 +1,75 @@
+"""Where the numbers come from: settings, models, versions, fingerprints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from engine.config import Config, ModelConfig
+from engine.run_directory import Artifact
+
+__all__ = ["ModelUsed", "Provenance", "StageRecord", "read_provenance"]
+
+
+@dataclass(frozen=True)
+class ModelUsed:
+    """A third-party model: its setting and the identity of what that setting named."""
+
+    role: str
+    path: str
+    identity: str
+    dtype: str
+    trust_remote_code: bool
+
+
+@dataclass(frozen=True)
+class StageRecord:
+    """A stage's line of the provenance."""
+
+    name: str
+    fingerprint: str
+    version: int
+    host: str
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Everything that is needed to make the run again."""
+
+    settings_yaml: str
+    seed: int
+    python: str
+    packages: dict[str, str]
+    models: list[ModelUsed]
+    stages: list[StageRecord]
+
+
+def read_provenance(config: Config, inputs: Mapping[str, Artifact]) -> Provenance:
+    """From the settings and the manifests; packages are those of the latest stage."""
+    manifests = {name: artifact.manifest for name, artifact in inputs.items()}
+    latest = list(manifests.values())[-1]
+    settings = config.model_dump(mode="json")
+    return Provenance(
+        settings_yaml=yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, width=100),
+        seed=config.seed,
+        python=str(latest["python"]),
+        packages=dict(latest["packages"]),
+        models=[
+            _model("network's encoder", config.embedding.model, manifests["embed"]),
+            _model(f"teacher ({config.teacher.name})", config.teacher.model, manifests["score"]),
+        ],
+        stages=[
+            StageRecord(name, str(m["fingerprint"]), int(m["version"]), str(m["host"]))
+            for name, m in manifests.items()
+        ],
+    )
+
+
+def _model(role: str, setting: ModelConfig, manifest: Mapping[str, Any]) -> ModelUsed:
+    identity = next(iter(manifest.get("models", {}).values()), "none")
+    return ModelUsed(
+        role, setting.path or "none", identity, setting.dtype, setting.trust_remote_code
+    )

@@ -1,0 +1,219 @@
+"""A finished run up to `select`, written without Ray, models or a teacher: seven artifacts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from engine.config import Config
+from engine.run_directory import Artifact, RunDirectory, finish_part, write_json
+
+NUM_CANDIDATES, NUM_TARGETS, NUM_SELECTED, NUM_TAIL = 60, 12, 20, 5
+HOSTILE = (
+    "<script>alert('x')</script>",
+    '"><img src=x onerror=alert(1)>',
+    "abc\u202ecba\u202c and \u2066isolated\u2069 \x07\u200b",
+    "W" * 3000,
+    "{{ 7 * 7 }} {% raw %} & &amp; ' \" ]]>",
+    "<" * 100_000,
+)
+KINDS = ("wrong_answer", "empty_talk")
+DIRECTORIES = {
+    "ingest": "1-corpus",
+    "embed": "2-embeddings",
+    "sample": "3-sample",
+    "score": "4-teacher",
+    "fit": "5-network",
+    "predict": "6-influence",
+    "select": "7-selection",
+}
+SCORE_USAGE = {
+    "features_target_calls": 10.0,
+    "features_target_tokens": 500.0,
+    "features_target_truncated": 0.0,
+    "features_target_seconds": 5.0,
+    "pairs_calls": 100.0,
+    "pairs_tokens": 8000.0,
+    "pairs_truncated": 3.0,
+    "pairs_seconds": 200.0,
+    "seconds": 205.0,
+    "calls": 110.0,
+    "tokens": 8500.0,
+    "truncated": 3.0,
+}
+
+
+def settings(**report: Any) -> Config:
+    return Config.model_validate(
+        {"corpus": {"path": "a.jsonl"}, "target": {"path": "b.jsonl"}, "report": report}
+    )
+
+
+def write_run(path: Path, *, trusted: bool = True, dense: bool = True) -> dict[str, Artifact]:
+    """The artifacts by stage; candidates 0, 10, 20, ... are planted, of two kinds in turn."""
+    run = _Run(RunDirectory(path))
+    run.ingest()
+    run.commit("embed", {}, {"candidates": 60, "targets": 12}, {"seconds": 9.0, "tokens": 700.0})
+    audit = {f"audit_q{q}_pairs": count for q, count in ((1, 5), (2, 15), (3, 20), (4, 40))}
+    run.commit("sample", {}, {"pairs": 100, "training_pairs": 20, **audit}, {})
+    run.score()
+    run.fit(trusted)
+    run.predict(dense)
+    run.select()
+    return run.artifacts
+
+
+class _Run:
+    def __init__(self, run: RunDirectory) -> None:
+        self.run = run
+        self.artifacts: dict[str, Artifact] = {}
+        self.means = np.linspace(-0.2, 0.4, NUM_CANDIDATES).astype(np.float32)
+
+    def folder(self, stage: str) -> Path:
+        return self.run.stage_dir(DIRECTORIES[stage])
+
+    def commit(
+        self,
+        stage: str,
+        files: dict[str, list[tuple[Path, int]]],
+        counts: dict[str, Any],
+        usage: dict[str, float],
+        models: dict[str, str] | None = None,
+    ) -> None:
+        folder = self.folder(stage)
+        parts = {
+            group: [vars(finish_part(folder, path, rows)) for path, rows in group_files]
+            for group, group_files in files.items()
+        }
+        manifest = {
+            "kind": stage,
+            "fingerprint": f"print-of-{stage}",
+            "version": 1,
+            "settings": {"teacher": {"name": "delift"}},
+            "inputs": {},
+            "seed": 0,
+            "counts": counts,
+            "usage": usage,
+            "wall_seconds": 10.0,
+            "models": models or {},
+            "columns": {},
+            "parts": parts,
+        }
+        self.artifacts[stage] = self.run.commit(DIRECTORIES[stage], manifest)
+
+    def table(self, stage: str, name: str, table: pa.Table) -> tuple[Path, int]:
+        path = self.folder(stage) / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(table, path)
+        return path, len(table)
+
+    def ingest(self) -> None:
+        def row(i: int) -> dict[str, Any]:
+            planted = KINDS[i // 10 % 2] if i % 10 == 0 else ""
+            return {
+                "id": f"c{i}" if i % 7 else f"c{i}<b>\u202e",
+                "key": f"{i:032x}",
+                "instruction": f"ask {i} {HOSTILE[i % len(HOSTILE)]}",
+                "input": "" if i % 2 else "some input",
+                "output": f"answer {i}",
+                "extra": json.dumps({"planted": planted, "source": "here"}),
+                "file": "a<b>.jsonl",
+                "line": i + 1,
+            }
+
+        rows = pa.Table.from_pylist([row(i) for i in range(NUM_CANDIDATES)])
+        parts = [
+            self.table("ingest", f"candidates/{n}.parquet", rows.slice(30 * n, 30)) for n in (0, 1)
+        ]
+        reasons = ["instruction is blank", "id occurs before: the same row at x", "<script>"]
+        rejected = [
+            {"side": "candidates", "file": "a.jsonl", "line": i, "id": None if i % 2 else "q<i>"}
+            | {"reason": reasons[min(i // 3, 2)], "row": "{}"}
+            for i in range(7)
+        ]
+        quarantine = self.table("ingest", "quarantine/c.parquet", pa.Table.from_pylist(rejected))
+        counts = {"candidates": 60, "candidates_read": 70, "candidates_filtered_out": 3}
+        counts |= {"candidates_quarantined": 7, "candidates_nul_removed": 2}
+        counts |= {"targets": 12, "targets_read": 12, "targets_filtered_out": 0}
+        counts |= {"targets_quarantined": 0, "targets_nul_removed": 0}
+        self.commit("ingest", {"candidates": parts, "quarantine": [quarantine]}, counts, {})
+
+    def score(self) -> None:
+        rng = np.random.default_rng(0)
+        quadrants = np.repeat([0, 1, 2, 3, 4], [20, 5, 15, 20, 40]).astype(np.int8)
+        labels = rng.normal(0.05, 0.1, 100).astype(np.float32)
+        labels[:2] = np.nan
+        table = pa.table(
+            {
+                "candidate": rng.integers(0, NUM_CANDIDATES, 100),
+                "target": rng.integers(0, NUM_TARGETS, 100),
+                "quadrant": quadrants,
+                "score": labels,
+            }
+        )
+        counts = {"pairs": 100, "unscorable": 2, "asked_now": 110}
+        file = self.table("score", "labels.parquet", table)
+        self.commit("score", {"labels": [file]}, counts, SCORE_USAGE, {"model": "sha256:teacher"})
+
+    def fit(self, trusted: bool) -> None:
+        def score(r2: float | None, spearman: float | None) -> dict[str, Any]:
+            around = None if spearman is None else [spearman - 0.1, spearman + 0.1]
+            return {
+                "mse": 0.01,
+                "mse_std": 0.7,
+                "r2": r2,
+                "spearman": spearman,
+                "r2_interval": around,
+                "spearman_interval": around,
+                "spearman_lead_interval": None,
+            }
+
+        scores = {
+            "network": score(0.3, 0.55),
+            "mean": score(-0.001, None),
+            "zero": score(-0.2, None),
+            "cosine": score(0.1, 0.2),
+            "ridge": score(0.2, 0.4),
+        }
+        quadrant = {"num_pairs": 40, "num_candidates": 8, "num_targets": 5, "scores": scores}
+        means = {"num_candidates": 8, "num_targets": 5, "split_half": 0.6}
+        means |= {"spearman": {name: s["spearman"] for name, s in scores.items()}}
+        path = self.folder("fit") / "fidelity.json"
+        write_json(
+            path,
+            {
+                "trusted": trusted,
+                "reasons": ["the network <does> R^2 -0.030"],
+                "remarks": ["few targets"],
+                "quadrants": {f"Q{q}": {"quadrant": q, **quadrant} for q in (1, 2, 3, 4)},
+                "candidate_means": means,
+            },
+        )
+        self.commit("fit", {"fidelity": [(path, 1)]}, {"trusted": trusted}, {})
+
+    def predict(self, dense: bool) -> None:
+        folder = self.folder("predict")
+        folder.mkdir(parents=True)
+        np.save(folder / "means.npy", self.means)
+        files = {"means": [(folder / "means.npy", NUM_CANDIDATES)]}
+        if dense:
+            matrix = self.means[:, None] + np.linspace(-0.1, 0.1, NUM_TARGETS, dtype=np.float32)
+            for number, block in enumerate(np.array_split(matrix, 2)):
+                np.save(folder / f"{number}.npy", block)
+                files.setdefault("dense", []).append((folder / f"{number}.npy", len(block)))
+        counts = {"candidates": 60, "targets": 12, "kernel": "dense" if dense else "neighbours"}
+        self.commit("predict", files, counts, {"seconds": 1.0})
+
+    def select(self) -> None:
+        rows = np.argsort(-self.means)[:NUM_SELECTED]
+        gains = np.append(np.geomspace(8, 0.1, NUM_SELECTED - NUM_TAIL), np.zeros(NUM_TAIL))
+        table = pa.table({"row": rows, "gain": gains, "mean_influence": self.means[rows]})
+        ranking = self.table("select", "ranking.parquet", table)
+        subset = self.table("select", "subset.parquet", table)
+        counts = {"objective": "facility_location", "zero_gain_picks": NUM_TAIL, "selected": 20}
+        self.commit("select", {"ranking": [ranking], "subset": [subset]}, counts, {})

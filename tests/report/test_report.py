@@ -1,0 +1,164 @@
+"""The whole stage on a run written by hand: facts, page, headline; no Ray."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.errors import SettingsError
+from engine.report.report import write_report
+from engine.run_directory import Artifact
+from tests.report.synthetic_run import settings, write_run
+
+VOID = {"meta", "br", "img", "link"}
+
+
+@pytest.fixture(scope="module")
+def artifacts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Artifact]:
+    return write_run(tmp_path_factory.mktemp("run"))
+
+
+def write(
+    artifacts: dict[str, Artifact], directory: Path, **report: Any
+) -> tuple[str, dict[str, Any]]:
+    counts = write_report(settings(**report), artifacts, directory)
+    return (directory / "report.html").read_text(encoding="utf-8"), counts
+
+
+class Page(HTMLParser):
+    """Checks that elements nest, and collects them and the visible text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(html)
+        assert not self.open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag, tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] != "style":
+            self.text += data
+
+
+def test_the_headline(artifacts: dict[str, Artifact], tmp_path: Path) -> None:
+    _, counts = write(artifacts, tmp_path, known_bad_column="planted")
+    json.dumps(counts, allow_nan=False)
+    assert {k: counts[k] for k in ("candidates", "targets", "selected", "quarantined")} == {
+        "candidates": 60,
+        "targets": 12,
+        "selected": 20,
+        "quarantined": 7,
+    }
+    assert counts["trusted"] is True and counts["verdict"].startswith("Trusted: ")
+    assert (counts["q4_spearman"], counts["q4_r2"]) == (0.55, 0.3)
+    assert (counts["teacher"], counts["teacher_calls"], counts["unscorable"]) == ("delift", 110, 2)
+    assert (counts["teacher_seconds"], counts["full_teacher_seconds"]) == (205, 1446)
+    assert counts["total_seconds"] == 10 + 9 + 10 + 205 + 10 + 1 + 10
+    assert counts["saved"] == pytest.approx(1 - 255 / 1446)
+    assert counts["known_bad"] == {"selected": 2, "in_pool": 6, "expected_by_chance": 2.0}
+    assert counts["zero_gain_picks"] == 5
+    assert Path(counts["report"]).is_file() and Path(counts["subset"]).is_file()
+    ledger = json.loads((tmp_path / "ledger.json").read_text(encoding="utf-8"))
+    assert ledger["saved"] == counts["saved"] and len(ledger["stages"]) == 7
+
+
+def test_the_page_is_self_contained_and_well_formed(
+    artifacts: dict[str, Artifact], tmp_path: Path
+) -> None:
+    html, _ = write(artifacts, tmp_path, known_bad_column="planted")
+    page = Page(html)
+    assert not {tag for tag, _ in page.elements} & {"script", "link", "img", "iframe", "object"}
+    for _, attributes in page.elements:
+        assert not [name for name in attributes if name.startswith("on") or name == "src"]
+        assert (attributes.get("href") or "#").startswith("#")
+    assert "url(" not in html and "@import" not in html
+    assert "undefined" not in page.text.replace("not defined", "") and "None" not in page.text
+
+
+def test_sections_stand_in_the_readers_order(
+    artifacts: dict[str, Artifact], tmp_path: Path
+) -> None:
+    html, _ = write(artifacts, tmp_path, known_bad_column="planted")
+    sections = re.findall(r'<section id="([a-z-]+)"', html)
+    expected = "verdict funnel fidelity scores gains examples known-bad cost provenance"
+    assert sections == expected.split()
+
+
+def test_corpus_text_is_escaped(artifacts: dict[str, Artifact], tmp_path: Path) -> None:
+    html, _ = write(artifacts, tmp_path, num_examples=30, title="<b>\u202etitle</b>")
+    page = Page(html)
+    assert "<script" not in html and "onerror=alert(1)&gt;" in html
+    assert not re.search("[\x00-\x08\x0b-\x1f\u200b\u202a-\u202e\u2066-\u2069]", html)
+    assert "<i>U+202E</i>" in html and "<i>U+0007</i>" in html
+    assert "{{ 7 * 7 }}" in page.text  # corpus text is no template
+    assert "the network <does> R² −0.030" in page.text.replace("The network", "the network")
+
+
+def test_numbers_are_on_the_page(artifacts: dict[str, Artifact], tmp_path: Path) -> None:
+    html, _ = write(artifacts, tmp_path, known_bad_column="planted")
+    text = " ".join(Page(html).text.replace("\N{NO-BREAK SPACE}", " ").split())
+    assert "From rank 16 on no candidate added anything: 5 picks (25 %)" in text
+    assert "marks 6 of 60 candidates (10 %)" in text
+    assert "The selection holds 2; a random one of the same size would hold 2.0" in text
+    assert "80 of the 100 labelled pairs (80 %) were asked for to judge the network" in text
+    assert "82 % saved" in text
+    assert "id occurs before" in text and "2 NUL characters" in text
+    assert "kept out of training" in text and "Drawn:" not in text
+
+
+def test_the_page_stays_below_a_megabyte(artifacts: dict[str, Artifact], tmp_path: Path) -> None:
+    html, _ = write(artifacts, tmp_path, num_examples=1000, known_bad_column="planted")
+    assert len(html.encode()) < 1_000_000
+    assert html.count('<li class="example">') == 100
+
+
+def test_the_same_artifacts_give_the_same_bytes(
+    artifacts: dict[str, Artifact], tmp_path: Path
+) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    assert write(artifacts, tmp_path / "a")[0] == write(artifacts, tmp_path / "b")[0]
+
+
+def test_a_network_that_failed_is_called_so(tmp_path: Path) -> None:
+    artifacts = write_run(tmp_path / "run", trusted=False, dense=False)
+    html, counts = write(artifacts, tmp_path)
+    assert counts["trusted"] is False and counts["verdict"].startswith("Not to be trusted: ")
+    assert "The network is not to be trusted" in html
+    assert "Predicted influence against" not in html  # no dense matrix, no scatter
+    assert counts["known_bad"] is None and 'id="known-bad"' not in html
+
+
+def test_a_run_without_an_audit(tmp_path: Path) -> None:
+    artifacts = write_run(tmp_path / "run")
+    fidelity = artifacts["fit"].path("fidelity")
+    reason = "3 teacher labels are too few to learn from and to audit"
+    values = {"trusted": False, "reasons": [reason], "remarks": [], "quadrants": {}}
+    fidelity.write_text(json.dumps(values), encoding="utf-8")
+    html, counts = write(artifacts, tmp_path, num_examples=0)
+    assert (counts["q4_spearman"], counts["q4_r2"]) == (None, None)
+    assert reason in counts["verdict"] and "too few labels to audit" in html
+    Page(html)
+
+
+def test_an_unknown_known_bad_column(artifacts: dict[str, Artifact], tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="found planted, source"):
+        write(artifacts, tmp_path, known_bad_column="nope")
+    assert not (tmp_path / "report.html").exists()

@@ -1,0 +1,65 @@
+import pytest
+
+from engine.errors import RunDirectoryError
+from engine.run_directory import (
+    RunDirectory,
+    atomic_path,
+    digest,
+    finish_part,
+    finished_part,
+    read_json,
+    write_json,
+)
+
+
+def test_atomic_path_leaves_the_old_file_when_the_block_fails(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(RuntimeError), atomic_path(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "old"
+    assert [child.name for child in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_part_is_finished_only_with_its_record(tmp_path):
+    path = tmp_path / "part.npy"
+    path.write_bytes(b"123")
+    assert finished_part(path) is None
+    made = finish_part(tmp_path, path, 3, {"calls": 2.0})
+    assert finished_part(path) == made
+    path.unlink()
+    assert finished_part(path) is None
+
+
+def test_json_refuses_nan(tmp_path):
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(tmp_path / "a.json", {"x": float("nan")})
+    assert not (tmp_path / "a.json").exists()
+
+
+def test_digest_depends_on_values_not_on_key_order():
+    assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
+    assert digest({"a": 1}) != digest({"a": 2})
+
+
+def test_commit_sweeps_what_is_not_listed_and_keeps_the_store(tmp_path):
+    run = RunDirectory(tmp_path)
+    stage_dir = run.reopen("4-teacher")
+    for name in ("kept.txt", "stale.txt", "store/paid/for.txt", "old/part.txt"):
+        (stage_dir / name).parent.mkdir(parents=True, exist_ok=True)
+        (stage_dir / name).write_text(name)
+    part = finish_part(stage_dir, stage_dir / "kept.txt", 1)
+    assert run.artifact("4-teacher") is None
+    run.commit("4-teacher", {"fingerprint": "f", "counts": {}, "parts": {"kept": [vars(part)]}})
+    left = sorted(p.relative_to(stage_dir).as_posix() for p in stage_dir.rglob("*") if p.is_file())
+    assert left == ["kept.txt", "kept.txt.json", "manifest.json", "store/paid/for.txt"]
+    assert read_json(stage_dir / "manifest.json")["schema_version"] == 1
+
+
+def test_two_jobs_cannot_share_a_run_directory(tmp_path):
+    run = RunDirectory(tmp_path / "run")
+    with run.lock(), pytest.raises(RunDirectoryError, match="in use by another job"), run.lock():
+        pass
+    with run.lock():
+        pass
