@@ -33,7 +33,7 @@ from engine.stage import StageContext, StageResult
 __all__ = ["identity", "run"]
 
 CODE_VERSION = 1
-PARTS_AIMED_AT = 64
+PARTS_AIMED_AT = 256
 SMALLEST_PART, LARGEST_PART = 256, 16384
 ROWS_PER_WRITE = 4096
 _EXCERPT_CHARACTERS = 2000

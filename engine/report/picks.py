@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +29,7 @@ __all__ = [
     "top_examples",
 ]
 
-NUM_BINS, NUM_POINTS = 40, 300
+MIN_BINS, MAX_BINS, NUM_POINTS = 8, 40, 300
 MAX_EXAMPLES = 50  # of each end, whatever the settings say: the page stays small
 TEXT_BYTES, MAX_TEXT_BYTES = 500_000, 6_000  # of all example texts together, and of one
 _TEXTS = ("instruction", "input", "output")
@@ -107,11 +108,13 @@ def read_ranking(selection: Artifact) -> Ranking:
 
 
 def distribution(base: Floats, compared: Floats) -> Distribution:
-    """Both groups over `NUM_BINS` equal bins of the base's range; the base holds the other."""
+    """Both groups over equal bins of the base's range, fewer for few rows; the base holds both."""
     low, high = (float(base.min()), float(base.max())) if len(base) else (0.0, 1.0)
     if not high > low:
         low, high = low - 0.5, high + 0.5
-    edges = np.linspace(low, high, NUM_BINS + 1)
+    smaller = len(compared) or len(base)
+    num_bins = min(MAX_BINS, max(MIN_BINS, 2 * math.isqrt(smaller)))
+    edges = np.linspace(low, high, num_bins + 1)
     return Distribution(
         edges=edges.tolist(),
         base=_shares(base, edges),

@@ -56,7 +56,7 @@ def significant(value: float | None, digits: int = 3) -> str:
         return NOTHING
     if value == 0:
         return "0"
-    exponent = math.floor(math.log10(abs(value)))
+    exponent = int(f"{value:.{digits - 1}e}".partition("e")[2])  # once rounded: 0.09999 is 0.100
     if exponent < -4:
         return f"{value:.{digits - 1}e}".replace("-", MINUS)
     return decimal(value, max(0, digits - 1 - exponent))

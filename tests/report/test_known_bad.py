@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -54,8 +52,18 @@ def test_an_unknown_column_names_those_that_are_there(corpus: Artifact) -> None:
 
 @pytest.mark.parametrize(
     ("value", "mark"),
-    [(None, None), ("", None), (" ", None), (0, None), (False, None), ([], None), ("x", "x")]
-    + [(1, "1"), (True, "true"), (["a"], '["a"]')],
+    [
+        (None, None),
+        ("", None),
+        (" ", None),
+        (0, None),
+        (False, None),
+        ([], None),
+        ("x", "x"),
+        (1, "1"),
+        (True, "true"),
+        (["a"], '["a"]'),
+    ],
 )
 def test_marks(value: object, mark: str | None) -> None:
     assert mark_of({"column": value}, "column") == mark

@@ -126,7 +126,7 @@ def test_numbers_are_on_the_page(artifacts: dict[str, Artifact], tmp_path: Path)
 def test_the_page_stays_below_a_megabyte(artifacts: dict[str, Artifact], tmp_path: Path) -> None:
     html, _ = write(artifacts, tmp_path, num_examples=1000, known_bad_column="planted")
     assert len(html.encode()) < 1_000_000
-    assert html.count('<li class="example">') == 100
+    assert html.count('<li class="example">') == 20 + 50  # all picks; the cap of the other end
 
 
 def test_the_same_artifacts_give_the_same_bytes(
