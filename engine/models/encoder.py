@@ -69,8 +69,8 @@ class Encoder:
         own_limit = _own_limit(self._model)
         self.max_tokens = own_limit if max_tokens is None else min(max_tokens, own_limit)
         self._prompt: str = self._model.prompts.get(self._model.default_prompt_name) or ""
-        empty = self._tokenise([self._prompt])
-        self._dim = int(self._embed(empty.collate([0]), normalize=False).shape[1])
+        probe = self._tokenise([self._prompt + "a"])  # "" may be no token at all, which some refuse
+        self._dim = int(self._embed(probe.collate([0]), normalize=False).shape[1])
 
     @property
     def dim(self) -> int:

@@ -181,7 +181,7 @@ class _Run:
             "ridge": score(0.2, 0.4),
         }
         quadrant = {"num_pairs": 40, "num_candidates": 8, "num_targets": 5, "scores": scores}
-        means = {"num_candidates": 8, "num_targets": 5, "split_half": 0.6}
+        means: dict[str, Any] = {"num_candidates": 8, "num_targets": 5, "split_half": 0.6}
         means |= {"spearman": {name: s["spearman"] for name, s in scores.items()}}
         path = self.folder("fit") / "fidelity.json"
         write_json(
