@@ -111,8 +111,12 @@ class EmbeddingConfig(Section):
 class AuditConfig(Section):
     """Fresh teacher labels, outside the training sample, that judge the network."""
 
-    candidates: int = Field(40, ge=2, description="unseen candidates (rows of quadrants 3 and 4)")
-    targets: int = Field(20, ge=2, description="unseen targets (columns of quadrants 2 and 4)")
+    candidates: int = Field(40, ge=2, description="unseen candidates, rows of quadrants 3 and 4")
+    targets: int = Field(
+        16,
+        ge=2,
+        description="unseen targets, columns of quadrants 2 and 4; quadrant 3: as many seen ones",
+    )
 
 
 class SampleConfig(Section):

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import scipy.linalg
 import scipy.sparse
+import scipy.stats
 from numpy.typing import NDArray
 
 from engine.errors import InputError
@@ -79,10 +80,12 @@ class QuadrantFidelity:
 
 @dataclass(frozen=True)
 class CandidateMeans:
-    """What selection uses: each unseen candidate's mean influence over the unseen targets.
+    """What selection uses: each unseen candidate's mean influence over the audited targets.
 
     Attributes:
         spearman: of each predictor's means with the teacher's.
+        p_value: chance of the network's Spearman or more if its order of the candidates were
+            random (one-sided).
         split_half: Spearman of the teacher's means over one random half of the targets with those
             over the other, mean of 20 splits: what the teacher reaches against itself.
     """
@@ -90,6 +93,7 @@ class CandidateMeans:
     num_candidates: int
     num_targets: int
     spearman: Mapping[str, float | None]
+    p_value: float | None
     split_half: float | None
 
 
@@ -174,25 +178,29 @@ def fidelity(
         audit = _Audit(truth[rows], pairs[rows], std, seed, num_resamples)
         scores = audit.scores(_rows(predicted, rows), _rows(ranked_by, rows))
         measured[quadrant] = audit.quadrant(quadrant, scores)
-    unseen = quadrants == 4
+    unseen = quadrants >= 3
     means = _candidate_means(truth[unseen], pairs[unseen], _rows(ranked_by, unseen), seed)
     return Fidelity(mean, std, ridge.penalty, measured, means)
 
 
-def verdict(fidelity: Fidelity) -> Verdict:
-    """Judge a network by quadrant 4, unseen candidates with unseen targets.
+def verdict(fidelity: Fidelity, judged: int = 4) -> Verdict:
+    """Judge a network by one quadrant: the one where most of its predictions will lie.
 
-    Trusted when its R^2 is above 0 with its whole interval, its Spearman is above the cosine's, and
-    the ridge's Spearman is not above its own by more than chance.
+    That is 3, unseen candidates with targets it was trained on, when the sample reached most of
+    the targets, and 4, neither side seen, otherwise. Trusted when its R^2 is above 0 with its whole
+    interval, its Spearman is above the cosine's, the ridge's Spearman is not above its own by
+    more than chance, and its order of unseen candidates by mean influence is better than chance.
     """
-    quadrant = fidelity.quadrants.get(4)
+    quadrant = fidelity.quadrants.get(judged)
     if quadrant is None:
-        return Verdict(False, ["no pair of unseen candidates and targets was audited"], [])
+        return Verdict(False, [f"no pair of quadrant {judged} was audited"], [])
     network, cosine, ridge = (quadrant.scores[name] for name in ("network", "cosine", "ridge"))
     if network.r2 is None:
         reason = f"all {quadrant.num_pairs} audited labels are equal: there is nothing to judge by"
         return Verdict(False, [reason], [])
     checks = [_beats_mean(network), _beats_cosine(network, cosine), _beats_ridge(network, ridge)]
+    if fidelity.candidate_means is not None:
+        checks.append(_ranks_candidates(fidelity.candidate_means))
     checks.sort(key=lambda check: check[0])
     remarks = [_ceiling(fidelity.candidate_means), *_close_calls(network, cosine, ridge)]
     return Verdict(
@@ -230,6 +238,17 @@ def _beats_ridge(network: Score, ridge: Score) -> tuple[bool, str]:
     if interval is None or interval[1] >= 0:
         return True, f"the network ranks unseen pairs no surely worse than a ridge: {numbers}"
     return False, f"a ridge regression on the same inputs ranks unseen pairs better: {numbers}"
+
+
+def _ranks_candidates(means: CandidateMeans) -> tuple[bool, str]:
+    said = f"{means.num_candidates} unseen candidates by mean influence"
+    own = means.spearman["network"]
+    if own is None or means.p_value is None:
+        return False, f"the network does not rank {said}: one of the two sides is constant"
+    numbers = f"Spearman {own:.3f}, p = {means.p_value:.3g}"
+    if means.p_value < 0.05:
+        return True, f"the network ranks {said} better than chance: {numbers}"
+    return False, f"the network ranks {said} no surely better than chance: {numbers}"
 
 
 def _close_calls(network: Score, cosine: Score, ridge: Score) -> list[str]:
@@ -456,7 +475,11 @@ def _candidate_means(
         agreements.append(_spearman(first[both], second[both]))
     finite = [agreement for agreement in agreements if np.isfinite(agreement)]
     split_half = float(np.mean(finite)) if finite else None
-    return CandidateMeans(num_rows, num_columns, spearman, split_half)
+    p_value = None
+    if spearman["network"] is not None and num_rows > 2:
+        predicted = _means(ranked_by["network"], row_ids, num_rows)
+        p_value = float(scipy.stats.spearmanr(predicted, truth, alternative="greater").pvalue)
+    return CandidateMeans(num_rows, num_columns, spearman, p_value, split_half)
 
 
 def _means(values: Array, ids: IndexArray, size: int) -> Array:

@@ -89,9 +89,7 @@ def _write_training_set(embeddings: Artifact, score: Artifact, data_dir: Path) -
     return len(data.labels)
 
 
-def _renumbered(
-    embeddings: Artifact, pairs: NDArray[np.int64], labels: FloatArray
-) -> TrainingSet:
+def _renumbered(embeddings: Artifact, pairs: NDArray[np.int64], labels: FloatArray) -> TrainingSet:
     candidate_rows, c = np.unique(pairs[:, 0], return_inverse=True)
     target_rows, t = np.unique(pairs[:, 1], return_inverse=True)
     return TrainingSet(
@@ -124,9 +122,10 @@ def _audit(
 ) -> dict[str, Any]:
     pairs, labels, quadrants = _labels(score)
     training, audited = quadrants == 0, quadrants > 0
-    if training.sum() < MIN_LABELS or not (quadrants == 4).any():
+    if training.sum() < MIN_LABELS or {3, 4} - set(quadrants.tolist()):
         reason = f"{len(labels)} teacher labels are too few to learn from and to audit"
-        write_json(path, {"trusted": False, "reasons": [reason], "remarks": [], "quadrants": {}})
+        empty: dict[str, Any] = {"judged_quadrant": None, "shares": {}, "quadrants": {}}
+        write_json(path, {"trusted": False, "reasons": [reason], "remarks": [], **empty})
         return {"trusted": False}
     data = _renumbered(embeddings, pairs, labels)
     measured = fidelity(
@@ -140,13 +139,31 @@ def _audit(
         training_labels=labels[training],
         seed=seed,
     )
-    judged = verdict(measured)
-    write_json(path, {**vars(judged), **measured.to_dict()})
-    network_score = measured.quadrants[4].scores["network"]
-    return {
+    shares = _shares(embeddings, pairs[training])
+    # of the quadrants with unseen candidates: those are what is selected from
+    quadrant = 3 if shares["Q3"] > shares["Q4"] else 4
+    judged = verdict(measured, quadrant)
+    score_of_network = measured.quadrants[quadrant].scores["network"]
+    summary = {
         "trusted": judged.trusted,
-        "q4_spearman": network_score.spearman,
-        "q4_r2": network_score.r2,
+        "judged_quadrant": quadrant,
+        "spearman": score_of_network.spearman,
+        "r2": score_of_network.r2,
+    }
+    write_json(path, {**vars(judged), **summary, "shares": shares, **measured.to_dict()})
+    return summary
+
+
+def _shares(embeddings: Artifact, training_pairs: NDArray[np.int64]) -> dict[str, float]:
+    """Share of all M x N predictions that lies in each quadrant."""
+    counts = embeddings.counts
+    seen_c = len(np.unique(training_pairs[:, 0])) / counts["candidates"]
+    seen_t = len(np.unique(training_pairs[:, 1])) / counts[_target_side(embeddings)]
+    return {
+        "Q1": seen_c * seen_t,
+        "Q2": seen_c * (1 - seen_t),
+        "Q3": (1 - seen_c) * seen_t,
+        "Q4": (1 - seen_c) * (1 - seen_t),
     }
 
 

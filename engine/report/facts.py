@@ -75,7 +75,7 @@ def collect(config: Config, inputs: Mapping[str, Artifact]) -> Facts:
         unscorable=int(score.counts["unscorable"]),
         funnel=read_funnel(corpus, len(ranking.rows)),
         fidelity=fidelity,
-        calibration=read_calibration(score, inputs["predict"]),
+        calibration=read_calibration(score, inputs["predict"], fidelity["judged_quadrant"]),
         influence=distribution(means, means[ranking.rows]),
         labels=label_distribution(score),
         gains=gain_curve(ranking.gains, int(select.counts["zero_gain_picks"])),

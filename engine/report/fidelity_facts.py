@@ -17,6 +17,7 @@ __all__ = [
     "PREDICTORS",
     "QUADRANTS",
     "Calibration",
+    "judged_scores",
     "one_sentence",
     "read_calibration",
     "read_fidelity",
@@ -27,15 +28,14 @@ QUADRANTS = {
     "Q1": "Candidates and targets that the network was trained on, in pairs it did not see.",
     "Q2": "Candidates it was trained on, with targets it never met.",
     "Q3": "Candidates it never met, with targets it was trained on.",
-    "Q4": "Neither side was met in training: this is what nearly all predictions rest on, "
-    "and what the verdict is read from.",
+    "Q4": "Neither side was met in training.",
 }
 NUM_DOTS, NUM_BINS = 600, 8
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Audited pairs of quadrant 4: points and bin means (predicted, teacher's label)."""
+    """Audited pairs of one quadrant: points and bin means (predicted, teacher's label)."""
 
     points: list[tuple[float, float]]
     bin_means: list[tuple[float, float]]
@@ -48,29 +48,39 @@ def read_fidelity(fit: Artifact) -> dict[str, Any]:
     return {"candidate_means": None, **found}
 
 
+def judged_scores(fidelity: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The quadrant that the verdict was read from; None when there were too few labels."""
+    judged: Mapping[str, Any] | None = fidelity["quadrants"].get(f"Q{fidelity['judged_quadrant']}")
+    return judged
+
+
 def one_sentence(fidelity: Mapping[str, Any]) -> str:
     """The verdict in one sentence, for the head of the page and the job's last line."""
     if not fidelity["trusted"]:
         reason = fidelity["reasons"][0] if fidelity["reasons"] else "it was not audited"
         return f"Not to be trusted: {reason}."
-    network = fidelity["quadrants"]["Q4"]["scores"]["network"]
+    judged = judged_scores(fidelity)
+    assert judged is not None, "a trusted network was audited"
+    network = judged["scores"]["network"]
     return (
-        "Trusted: on pairs that the network never saw it follows the teacher better than what "
+        "Trusted: on candidates that the network never saw it follows the teacher better than what "
         f"costs nothing (Spearman {decimal(network['spearman'])}, R^2 {decimal(network['r2'])})."
     )
 
 
-def read_calibration(score: Artifact, predict: Artifact) -> Calibration | None:
-    """Labels of quadrant 4 beside the dense predictions; None where no dense matrix was written.
+def read_calibration(
+    score: Artifact, predict: Artifact, quadrant: int | None
+) -> Calibration | None:
+    """Labels of a quadrant beside the dense predictions; None where no dense matrix was written.
 
     Reads the audited entries alone: the matrix is memory-mapped.
     """
-    if "dense" not in predict.manifest["parts"]:
+    if quadrant is None or "dense" not in predict.manifest["parts"]:
         return None
     columns = ["candidate", "target", "quadrant", "score"]
     table = pq.read_table(score.path("labels"), columns=columns)
     labels = table["score"].to_numpy().astype(np.float64)
-    wanted = (table["quadrant"].to_numpy() == 4) & np.isfinite(labels)
+    wanted = (table["quadrant"].to_numpy() == quadrant) & np.isfinite(labels)
     if not wanted.any():
         return None
     pairs = np.stack([table["candidate"].to_numpy(), table["target"].to_numpy()], axis=1)[wanted]

@@ -134,11 +134,11 @@ def _shares(values: Floats, edges: NDArray[np.float64]) -> list[float]:
 
 
 def label_distribution(score: Artifact) -> Distribution:
-    """All labels of the teacher, and those of pairs with both sides unseen in training."""
+    """All labels of the teacher, and those of the audit."""
     table = pq.read_table(score.path("labels"), columns=["score", "quadrant"])
     labels, quadrants = table["score"].to_numpy(), table["quadrant"].to_numpy()
     known = np.isfinite(labels)
-    return distribution(labels[known], labels[known & (quadrants == 4)])
+    return distribution(labels[known], labels[known & (quadrants > 0)])
 
 
 # --- gains ---------------------------------------------------------------------------------------

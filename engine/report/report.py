@@ -14,6 +14,7 @@ import numpy as np
 from engine.actors import run_task
 from engine.config import Config
 from engine.report.facts import Facts, collect
+from engine.report.fidelity_facts import judged_scores
 from engine.report.page import render
 from engine.run_directory import Artifact, atomic_path, finish_part, write_json
 from engine.stage import StageContext, StageResult
@@ -53,7 +54,8 @@ def write_report(config: Config, inputs: Mapping[str, Artifact], directory: Path
 def headline(facts: Facts, page: Path, subset: Path) -> dict[str, Any]:
     """What the job prints in its last line: JSON without NaN, None for what is undefined."""
     ledger, marked = facts.ledger, facts.known_bad
-    network = facts.fidelity["quadrants"].get("Q4", {}).get("scores", {}).get("network", {})
+    judged = judged_scores(facts.fidelity)
+    network = {} if judged is None else judged["scores"]["network"]
     pool = facts.funnel[0]
     values = {
         "candidates": pool.kept,
@@ -62,8 +64,9 @@ def headline(facts: Facts, page: Path, subset: Path) -> dict[str, Any]:
         "quarantined": sum(side.quarantined for side in facts.funnel),
         "trusted": bool(facts.fidelity["trusted"]),
         "verdict": facts.verdict,
-        "q4_spearman": network.get("spearman"),
-        "q4_r2": network.get("r2"),
+        "judged_quadrant": facts.fidelity["judged_quadrant"],
+        "spearman": network.get("spearman"),
+        "r2": network.get("r2"),
         "teacher": ledger.teacher,
         "teacher_calls": ledger.teacher_calls,
         "unscorable": facts.unscorable,

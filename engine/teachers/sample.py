@@ -130,10 +130,10 @@ def draw_pairs(
     quadrants = [_hold_out(pairs, candidate_hashes, target_hashes, settings.held_out)]
     blocks = [pairs]
     seen_c, seen_t = _unique_in_order(pairs[:, 0]), _unique_in_order(pairs[:, 1])
-    half = max(1, audit_targets // 2)
+    # quadrants 3 and 4 are full blocks with the same candidates, so that their means compare
     for quadrant, rows, columns, per_row in (
-        (2, seen_c[:audit_candidates], unseen_t, half),
-        (3, unseen_c, seen_t, half),
+        (2, seen_c[:audit_candidates], unseen_t, max(1, audit_targets // 2)),
+        (3, unseen_c, seen_t[:audit_targets], audit_targets),
         (4, unseen_c, unseen_t, audit_targets),
     ):
         block = _some_targets_each(rows, columns, per_row, candidate_hashes)

@@ -169,14 +169,16 @@ def test_verdict_on_a_good_and_on_a_useless_network() -> None:
     data, scores = planted()
     good, useless = verdict(audit(data, scores, 0.3)), verdict(audit(data, scores, 50.0))
     assert good.trusted
-    assert len(good.reasons) == 3
+    assert len(good.reasons) == 4
     assert "better than their mean: R^2 0.9" in good.reasons[0]
     assert "agrees with itself by" in good.remarks[0]
     assert not useless.trusted
     assert "does not surely beat predicting the mean" in useless.reasons[0]
 
 
-def made_up(ridge: float, lead: tuple[float, float], cosine: float = 0.1) -> Fidelity:
+def made_up(
+    ridge: float, lead: tuple[float, float], cosine: float = 0.1, p_value: float = 0.001
+) -> Fidelity:
     data, scores = planted(num_candidates=30, num_targets=9)
     base = audit(data, scores, 1.0, num_resamples=10)
 
@@ -189,7 +191,7 @@ def made_up(ridge: float, lead: tuple[float, float], cosine: float = 0.1) -> Fid
         "ridge": score(ridge, lead),
     }
     quadrant = dataclasses.replace(base.quadrants[4], scores=named)
-    means = CandidateMeans(30, 9, {"network": 0.7}, 0.8)
+    means = CandidateMeans(30, 9, {"network": 0.7}, p_value, 0.8)
     return dataclasses.replace(base, quadrants={4: quadrant}, candidate_means=means)
 
 
@@ -203,6 +205,17 @@ def test_a_ridge_ahead_by_noise_is_a_remark_ahead_for_sure_a_failure() -> None:
         "a ridge regression on the same inputs ranks unseen pairs better: "
         "Spearman 0.500 against 0.600"
     )
+
+
+def test_a_random_order_of_the_candidates_is_a_failure() -> None:
+    judged = verdict(made_up(ridge=0.1, lead=(0.3, 0.5), p_value=0.2))
+    assert not judged.trusted
+    assert "30 unseen candidates by mean influence no surely better" in judged.reasons[0]
+
+
+def test_a_quadrant_that_was_not_audited_is_not_trusted() -> None:
+    judged = verdict(made_up(ridge=0.1, lead=(0.3, 0.5)), judged=3)
+    assert judged.reasons == ["no pair of quadrant 3 was audited"]
 
 
 def test_losing_to_the_cosine_is_a_failure() -> None:

@@ -181,7 +181,12 @@ class _Run:
             "ridge": score(0.2, 0.4),
         }
         quadrant = {"num_pairs": 40, "num_candidates": 8, "num_targets": 5, "scores": scores}
-        means: dict[str, Any] = {"num_candidates": 8, "num_targets": 5, "split_half": 0.6}
+        means: dict[str, Any] = {
+            "num_candidates": 8,
+            "num_targets": 5,
+            "split_half": 0.6,
+            "p_value": 0.01,
+        }
         means |= {"spearman": {name: s["spearman"] for name, s in scores.items()}}
         path = self.folder("fit") / "fidelity.json"
         write_json(
@@ -190,6 +195,8 @@ class _Run:
                 "trusted": trusted,
                 "reasons": ["the network <does> R^2 -0.030"],
                 "remarks": ["few targets"],
+                "judged_quadrant": 4,
+                "shares": {"Q1": 0.01, "Q2": 0.09, "Q3": 0.09, "Q4": 0.81},
                 "quadrants": {f"Q{q}": {"quadrant": q, **quadrant} for q in (1, 2, 3, 4)},
                 "candidate_means": means,
             },

@@ -67,7 +67,7 @@ def test_the_headline(artifacts: dict[str, Artifact], tmp_path: Path) -> None:
         "quarantined": 7,
     }
     assert counts["trusted"] is True and counts["verdict"].startswith("Trusted: ")
-    assert (counts["q4_spearman"], counts["q4_r2"]) == (0.55, 0.3)
+    assert (counts["spearman"], counts["r2"]) == (0.55, 0.3)
     assert (counts["teacher"], counts["teacher_calls"], counts["unscorable"]) == ("delift", 110, 2)
     assert (counts["teacher_seconds"], counts["full_teacher_seconds"]) == (205, 1446)
     assert counts["total_seconds"] == 10 + 9 + 10 + 205 + 10 + 1 + 10
@@ -151,9 +151,10 @@ def test_a_run_without_an_audit(tmp_path: Path) -> None:
     fidelity = artifacts["fit"].path("fidelity")
     reason = "3 teacher labels are too few to learn from and to audit"
     values = {"trusted": False, "reasons": [reason], "remarks": [], "quadrants": {}}
+    values |= {"judged_quadrant": None, "shares": {}}
     fidelity.write_text(json.dumps(values), encoding="utf-8")
     html, counts = write(artifacts, tmp_path, num_examples=0)
-    assert (counts["q4_spearman"], counts["q4_r2"]) == (None, None)
+    assert (counts["spearman"], counts["r2"]) == (None, None)
     assert reason in counts["verdict"] and "too few labels to audit" in html
     Page(html)
 

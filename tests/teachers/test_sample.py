@@ -42,6 +42,13 @@ def test_quadrants_are_what_their_names_say(design, same_set):
             assert not seen_t & set(drawn.targets[rows])
 
 
+def test_unseen_candidates_meet_the_same_targets_so_that_their_means_compare():
+    drawn = draw(fraction=0.1, audit={"candidates": 9, "targets": 6})
+    rows = drawn.quadrant >= 3
+    candidates, targets = set(drawn.candidates[rows]), set(drawn.targets[rows])
+    assert (len(candidates), len(targets), rows.sum()) == (9, 12, 9 * 12)
+
+
 def test_no_pair_is_drawn_twice():
     drawn = draw(fraction=0.1)
     assert len(set(zip(drawn.candidates, drawn.targets, strict=True))) == len(drawn.candidates)
