@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from engine.config import Config, Execution
 from engine.run_directory import Artifact, Part
 
-__all__ = ["Stage", "StageContext", "StageResult", "settings_of"]
+__all__ = ["Stage", "StageContext", "StageResult", "Stopwatch", "settings_of"]
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from engine.artifact_rows import VectorParts
 from engine.influence.predict import mean_influence, predict_influence, top_candidates
 from engine.network.influence_network import InfluenceNetwork
 from engine.run_directory import Artifact, Part, atomic_path, digest, finish_part, total_usage
-from engine.stage import StageContext, StageResult
+from engine.stage import StageContext, StageResult, Stopwatch
 
 __all__ = ["run"]
 
@@ -36,11 +36,11 @@ def run(context: StageContext) -> StageResult:
     num_candidates = len(VectorParts(embeddings, "candidates"))
     num_targets = len(VectorParts(embeddings, _target_side(embeddings)))
     means_path = context.directory / "mean_influence.npy"
-    seconds = run_task(_write_means, context.inputs["fit"], embeddings, means_path)
+    usage = run_task(_write_means, context.inputs["fit"], embeddings, means_path)
     dense_bytes = 4 * num_candidates * num_targets
     dense = dense_bytes <= settings.max_dense_gib * 2**30
     parts = _dense(context, num_candidates) if dense else _neighbours(context, num_targets)
-    means = finish_part(context.directory, means_path, num_candidates, {"seconds": seconds})
+    means = finish_part(context.directory, means_path, num_candidates, usage)
     kernel = "dense" if dense else "neighbours"
     return StageResult(
         parts={"means": [means], kernel: parts},
@@ -64,7 +64,8 @@ def _target_side(embeddings: Artifact) -> str:
     return "targets" if "targets" in embeddings.manifest["parts"] else "candidates"
 
 
-def _write_means(network: Artifact, embeddings: Artifact, path: Path) -> float:
+def _write_means(network: Artifact, embeddings: Artifact, path: Path) -> dict[str, float]:
+    watch = Stopwatch()
     means = mean_influence(
         InfluenceNetwork.load(network.path("network")),
         VectorParts(embeddings, "candidates").all(),
@@ -72,7 +73,7 @@ def _write_means(network: Artifact, embeddings: Artifact, path: Path) -> float:
     )
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
         np.save(file, means, allow_pickle=False)
-    return 0.0
+    return watch.usage()
 
 
 class _Worker(PartitionWorker):

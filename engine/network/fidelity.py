@@ -1,48 +1,43 @@
 """The audit: how far the network may be trusted on pairs that it never saw.
 
-`fidelity` measures, `verdict` judges. The network stands beside what costs nothing or next to
-nothing: the mean of the training labels, zero, the cosine of the two embeddings, and a ridge
-regression on [e_c, e_t]. Pairs share candidates and targets, so they are not independent: intervals
-resample both sides (the pigeonhole bootstrap; Owen 2007, The Annals of Applied Statistics 1).
+`fidelity` measures, `engine.network.verdict` judges. The network stands beside what costs nothing
+or next to nothing: the mean of the training labels, zero, the cosine of the two embeddings, and a
+ridge regression on [e_c, e_t]. Pairs share candidates and targets, so they are not independent:
+intervals resample both sides (the pigeonhole bootstrap; Owen 2007, The Annals of Applied
+Statistics 1).
 
 Everything is numpy; nothing here reads a file or asks a teacher.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import scipy.linalg
-import scipy.sparse
 import scipy.stats
 from numpy.typing import NDArray
 
 from engine.errors import InputError
-from engine.kernels.pairwise import FloatArray
+from engine.kernels.arrays import DoubleArray as Array
+from engine.kernels.arrays import FloatArray, IndexArray
+from engine.network.ridge import Ridge
 
 __all__ = [
     "CandidateMeans",
     "Fidelity",
     "QuadrantFidelity",
     "Score",
-    "Verdict",
     "fidelity",
-    "verdict",
 ]
 
-Array = NDArray[np.float64]
-IndexArray = NDArray[np.int64]
 Interval = tuple[float, float]
 
 NUM_HALVES = 20
-# Ridge penalties tried, as multiples of the mean eigenvalue of the Gram matrix.
-RIDGE_PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 GATHER_ROWS = 16384
 # Keys of the random streams.
-BOOTSTRAP, HALVES, RIDGE = range(3)
+BOOTSTRAP, HALVES = range(2)  # 2 is the ridge's
 
 
 @dataclass(frozen=True)
@@ -114,18 +109,6 @@ class Fidelity:
         return values
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """Whether to trust the network, with one sentence per comparison, what failed first.
-
-    `remarks` are what a reader should know and what does not change the verdict.
-    """
-
-    trusted: bool
-    reasons: list[str]
-    remarks: list[str]
-
-
 def fidelity(
     predictions: FloatArray,
     labels: FloatArray,
@@ -161,7 +144,7 @@ def fidelity(
     mean, std = float(known.mean()), float(known.std())
     cosine = _cosine(candidates, targets, pairs)
     slope, offset = _calibration(_cosine(candidates, targets, training_pairs), known)
-    ridge = _Ridge.fit(candidates, targets, training_pairs, known, seed)
+    ridge = Ridge.fit(candidates, targets, training_pairs, known, seed)
     predicted = {
         "network": predictions.astype(np.float64),
         "mean": np.full(len(pairs), mean),
@@ -181,99 +164,6 @@ def fidelity(
     unseen = quadrants >= 3
     means = _candidate_means(truth[unseen], pairs[unseen], _rows(ranked_by, unseen), seed)
     return Fidelity(mean, std, ridge.penalty, measured, means)
-
-
-def verdict(fidelity: Fidelity, judged: int = 4) -> Verdict:
-    """Judge a network by one quadrant: the one where most of its predictions will lie.
-
-    That is 3, unseen candidates with targets it was trained on, when the sample reached most of
-    the targets, and 4, neither side seen, otherwise. Trusted when its R^2 is above 0 with its whole
-    interval, its Spearman is above the cosine's, the ridge's Spearman is not above its own by
-    more than chance, and its order of unseen candidates by mean influence is better than chance.
-    """
-    quadrant = fidelity.quadrants.get(judged)
-    if quadrant is None:
-        return Verdict(False, [f"no pair of quadrant {judged} was audited"], [])
-    network, cosine, ridge = (quadrant.scores[name] for name in ("network", "cosine", "ridge"))
-    if network.r2 is None:
-        reason = f"all {quadrant.num_pairs} audited labels are equal: there is nothing to judge by"
-        return Verdict(False, [reason], [])
-    checks = [_beats_mean(network), _beats_cosine(network, cosine), _beats_ridge(network, ridge)]
-    if fidelity.candidate_means is not None:
-        checks.append(_ranks_candidates(fidelity.candidate_means))
-    checks.sort(key=lambda check: check[0])
-    remarks = [_ceiling(fidelity.candidate_means), *_close_calls(network, cosine, ridge)]
-    return Verdict(
-        trusted=all(passed for passed, _ in checks),
-        reasons=[sentence for _, sentence in checks],
-        remarks=[remark for remark in remarks if remark],
-    )
-
-
-def _beats_mean(network: Score) -> tuple[bool, str]:
-    said = f"R^2 {network.r2:.3f}"
-    if network.r2_interval is None:
-        return False, f"{said} without an interval: too few candidates or targets were audited"
-    low, high = network.r2_interval
-    said += f" (95 % interval {low:.3f} to {high:.3f})"
-    if low > 0:
-        return True, f"the network predicts unseen pairs better than their mean: {said}"
-    return False, f"the network does not surely beat predicting the mean of unseen pairs: {said}"
-
-
-def _beats_cosine(network: Score, cosine: Score) -> tuple[bool, str]:
-    own, other = network.spearman or 0.0, cosine.spearman or 0.0
-    numbers = f"Spearman {own:.3f} against {other:.3f}"
-    if own > other:
-        return True, f"the network ranks unseen pairs better than the plain cosine: {numbers}"
-    return False, f"the plain cosine ranks unseen pairs as well or better, for nothing: {numbers}"
-
-
-def _beats_ridge(network: Score, ridge: Score) -> tuple[bool, str]:
-    own, other = network.spearman or 0.0, ridge.spearman or 0.0
-    numbers = f"Spearman {own:.3f} against {other:.3f}"
-    interval = ridge.spearman_lead_interval
-    if own > other:
-        return True, f"the network ranks unseen pairs better than a ridge regression: {numbers}"
-    if interval is None or interval[1] >= 0:
-        return True, f"the network ranks unseen pairs no surely worse than a ridge: {numbers}"
-    return False, f"a ridge regression on the same inputs ranks unseen pairs better: {numbers}"
-
-
-def _ranks_candidates(means: CandidateMeans) -> tuple[bool, str]:
-    said = f"{means.num_candidates} unseen candidates by mean influence"
-    own = means.spearman["network"]
-    if own is None or means.p_value is None:
-        return False, f"the network does not rank {said}: one of the two sides is constant"
-    numbers = f"Spearman {own:.3f}, p = {means.p_value:.3g}"
-    if means.p_value < 0.05:
-        return True, f"the network ranks {said} better than chance: {numbers}"
-    return False, f"the network ranks {said} no surely better than chance: {numbers}"
-
-
-def _close_calls(network: Score, cosine: Score, ridge: Score) -> list[str]:
-    """Comparisons of Spearman that a fresh audit could turn round."""
-    remarks = []
-    for name, other in (("the cosine", cosine), ("the ridge regression", ridge)):
-        interval = other.spearman_lead_interval
-        if interval is None or interval[0] > 0 or interval[1] < 0:
-            continue
-        who = "leads" if (network.spearman or 0.0) > (other.spearman or 0.0) else "trails"
-        remarks.append(
-            f"the network {who} {name} by no more than chance: difference in Spearman "
-            f"{interval[0]:.3f} to {interval[1]:.3f} (95 % interval)"
-        )
-    return remarks
-
-
-def _ceiling(means: CandidateMeans | None) -> str:
-    if means is None or means.spearman["network"] is None or means.split_half is None:
-        return ""
-    return (
-        f"mean influence of {means.num_candidates} unseen candidates: Spearman "
-        f"{means.spearman['network']:.2f} with the teacher, who agrees with itself by "
-        f"{means.split_half:.2f} between halves of {means.num_targets} targets"
-    )
 
 
 class _Audit:
@@ -359,95 +249,6 @@ class _Ranker:
         mass = np.bincount(self.value_ids, weights, minlength=self.num_values)
         middle: Array = np.cumsum(mass) - mass / 2
         return middle[self.value_ids]
-
-
-@dataclass(frozen=True)
-class _Ridge:
-    """Ridge regression on [e_c, e_t] with a free intercept."""
-
-    weights: tuple[Array, Array]
-    centres: tuple[Array, Array]
-    intercept: float
-    penalty: float
-
-    @classmethod
-    def fit(
-        cls,
-        candidates: FloatArray,
-        targets: FloatArray,
-        pairs: IndexArray,
-        labels: Array,
-        seed: int,
-    ) -> _Ridge:
-        """Fit, with the penalty that serves held-out candidates best."""
-        ids = np.unique(pairs[:, 0])
-        order = np.random.default_rng(_stream(seed, RIDGE)).permutation(len(ids))
-        held_out = np.isin(pairs[:, 0], ids[order[: len(ids) // 5]])
-        if not held_out.any():
-            return cls._fit_all(candidates, targets, pairs, labels, RIDGE_PENALTIES[-1:])[0]
-        tried = cls._fit_all(
-            candidates, targets, pairs[~held_out], labels[~held_out], RIDGE_PENALTIES
-        )
-        losses = [
-            np.square(model.predict(candidates, targets, pairs[held_out]) - labels[held_out]).sum()
-            for model in tried
-        ]
-        penalty = tried[int(np.argmin(losses))].penalty
-        return cls._fit_all(candidates, targets, pairs, labels, [penalty])[0]
-
-    @classmethod
-    def _fit_all(
-        cls,
-        candidates: FloatArray,
-        targets: FloatArray,
-        pairs: IndexArray,
-        labels: Array,
-        penalties: Sequence[float],
-    ) -> list[_Ridge]:
-        """One model per penalty; the n x 2 D design matrix is never built.
-
-        Its Gram matrix has the blocks E_c' N_c E_c, E_c' N E_t and E_t' N_t E_t, where N counts the
-        pairs of each candidate and target and N_c, N_t are its row and column sums.
-        """
-        (rows, row_ids), (columns, column_ids) = (
-            np.unique(pairs[:, side], return_inverse=True) for side in (0, 1)
-        )
-        shape = (len(rows), len(columns))
-        counts = scipy.sparse.csr_array((np.ones(len(pairs)), (row_ids, column_ids)), shape=shape)
-        mean = float(labels.mean())
-        sides, centres, sums = [], [], []
-        for embeddings, used, ids in ((candidates, rows, row_ids), (targets, columns, column_ids)):
-            side = np.asarray(embeddings[used], dtype=np.float64)
-            number = np.bincount(ids).astype(np.float64)
-            centres.append(number @ side / len(pairs))
-            sides.append(side - centres[-1])
-            sums.append(sides[-1].T @ np.bincount(ids, labels - mean))
-        left, right = sides
-        cross = left.T @ (counts @ right)
-        gram = np.block(
-            [
-                [left.T @ (left * np.bincount(row_ids)[:, None]), cross],
-                [cross.T, right.T @ (right * np.bincount(column_ids)[:, None])],
-            ]
-        )
-        # The floor keeps the system solvable when all embeddings are equal.
-        scale = max(float(np.trace(gram)) / len(gram), 1e-12)
-        models = []
-        for penalty in penalties:
-            system = gram + penalty * scale * np.eye(len(gram))
-            solution = scipy.linalg.solve(system, np.concatenate(sums), assume_a="pos")
-            weights = (solution[: left.shape[1]], solution[left.shape[1] :])
-            models.append(cls(weights, (centres[0], centres[1]), mean, penalty))
-        return models
-
-    def predict(self, candidates: FloatArray, targets: FloatArray, pairs: IndexArray) -> Array:
-        """Predictions of some pairs, (n,)."""
-        total = np.full(len(pairs), self.intercept)
-        for side, embeddings in enumerate((candidates, targets)):
-            used, ids = np.unique(pairs[:, side], return_inverse=True)
-            rows = np.asarray(embeddings[used], dtype=np.float64) - self.centres[side]
-            total += (rows @ self.weights[side])[ids]
-        return total
 
 
 def _candidate_means(

@@ -14,11 +14,12 @@ from engine.actors import run_task
 from engine.artifact_rows import VectorParts
 from engine.config import NetworkConfig
 from engine.errors import InputError
-from engine.kernels.pairwise import FloatArray
-from engine.network.fidelity import fidelity, verdict
+from engine.kernels.arrays import FloatArray
+from engine.network.fidelity import fidelity
 from engine.network.fit import fit_on_ray
 from engine.network.influence_network import InfluenceNetwork
 from engine.network.training import MIN_LABELS, TrainingSet
+from engine.network.verdict import verdict
 from engine.run_directory import Artifact, atomic_path, digest, finish_part, write_json
 from engine.stage import StageContext, StageResult
 

@@ -11,17 +11,17 @@ import pytest
 import scipy.stats
 
 from engine.errors import InputError
-from engine.network.fidelity import (  # oracles below
+from engine.network.fidelity import (
     CandidateMeans,
     Fidelity,
     Score,
     _correlation,
     _Ranker,
-    _Ridge,
     fidelity,
-    verdict,
 )
+from engine.network.ridge import Ridge
 from engine.network.training import TrainingSet
+from engine.network.verdict import verdict
 from tests.network.problems import planted, unseen_block
 
 
@@ -89,7 +89,7 @@ def test_cosine_is_raw_for_ranks_and_calibrated_for_errors() -> None:
 def test_ridge_solves_the_regression_on_both_embeddings() -> None:
     data, _ = planted(per_candidate=7)
     labels = data.labels.astype(float)
-    model = _Ridge.fit(data.candidates, data.targets, data.pairs, labels, seed=0)
+    model = Ridge.fit(data.candidates, data.targets, data.pairs, labels, seed=0)
     design = np.hstack([data.candidates[data.pairs[:, 0]], data.targets[data.pairs[:, 1]]])
     design = design.astype(float)
     centred = design - design.mean(axis=0)

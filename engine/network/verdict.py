@@ -1,0 +1,114 @@
+"""The verdict: whether the audit says that the network may be trusted, and why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from engine.network.fidelity import CandidateMeans, Fidelity, Score
+
+__all__ = ["Verdict", "verdict"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether to trust the network, with one sentence per comparison, what failed first.
+
+    `remarks` are what a reader should know and what does not change the verdict.
+    """
+
+    trusted: bool
+    reasons: list[str]
+    remarks: list[str]
+
+
+def verdict(fidelity: Fidelity, judged: int = 4) -> Verdict:
+    """Judge a network by one quadrant: the one where most of its predictions will lie.
+
+    That is 3, unseen candidates with targets it was trained on, when the sample reached most of
+    the targets, and 4, neither side seen, otherwise. Trusted when its R^2 is above 0 with its whole
+    interval, its Spearman is above the cosine's, the ridge's Spearman is not above its own by
+    more than chance, and its order of unseen candidates by mean influence is better than chance.
+    """
+    quadrant = fidelity.quadrants.get(judged)
+    if quadrant is None:
+        return Verdict(False, [f"no pair of quadrant {judged} was audited"], [])
+    network, cosine, ridge = (quadrant.scores[name] for name in ("network", "cosine", "ridge"))
+    if network.r2 is None:
+        reason = f"all {quadrant.num_pairs} audited labels are equal: there is nothing to judge by"
+        return Verdict(False, [reason], [])
+    checks = [_beats_mean(network), _beats_cosine(network, cosine), _beats_ridge(network, ridge)]
+    if fidelity.candidate_means is not None:
+        checks.append(_ranks_candidates(fidelity.candidate_means))
+    checks.sort(key=lambda check: check[0])
+    remarks = [_ceiling(fidelity.candidate_means), *_close_calls(network, cosine, ridge)]
+    return Verdict(
+        trusted=all(passed for passed, _ in checks),
+        reasons=[sentence for _, sentence in checks],
+        remarks=[remark for remark in remarks if remark],
+    )
+
+
+def _beats_mean(network: Score) -> tuple[bool, str]:
+    said = f"R^2 {network.r2:.3f}"
+    if network.r2_interval is None:
+        return False, f"{said} without an interval: too few candidates or targets were audited"
+    low, high = network.r2_interval
+    said += f" (95 % interval {low:.3f} to {high:.3f})"
+    if low > 0:
+        return True, f"the network predicts unseen pairs better than their mean: {said}"
+    return False, f"the network does not surely beat predicting the mean of unseen pairs: {said}"
+
+
+def _beats_cosine(network: Score, cosine: Score) -> tuple[bool, str]:
+    own, other = network.spearman or 0.0, cosine.spearman or 0.0
+    numbers = f"Spearman {own:.3f} against {other:.3f}"
+    if own > other:
+        return True, f"the network ranks unseen pairs better than the plain cosine: {numbers}"
+    return False, f"the plain cosine ranks unseen pairs as well or better, for nothing: {numbers}"
+
+
+def _beats_ridge(network: Score, ridge: Score) -> tuple[bool, str]:
+    own, other = network.spearman or 0.0, ridge.spearman or 0.0
+    numbers = f"Spearman {own:.3f} against {other:.3f}"
+    interval = ridge.spearman_lead_interval
+    if own > other:
+        return True, f"the network ranks unseen pairs better than a ridge regression: {numbers}"
+    if interval is None or interval[1] >= 0:
+        return True, f"the network ranks unseen pairs no surely worse than a ridge: {numbers}"
+    return False, f"a ridge regression on the same inputs ranks unseen pairs better: {numbers}"
+
+
+def _ranks_candidates(means: CandidateMeans) -> tuple[bool, str]:
+    said = f"{means.num_candidates} unseen candidates by mean influence"
+    own = means.spearman["network"]
+    if own is None or means.p_value is None:
+        return False, f"the network does not rank {said}: one of the two sides is constant"
+    numbers = f"Spearman {own:.3f}, p = {means.p_value:.3g}"
+    if means.p_value < 0.05:
+        return True, f"the network ranks {said} better than chance: {numbers}"
+    return False, f"the network ranks {said} no surely better than chance: {numbers}"
+
+
+def _close_calls(network: Score, cosine: Score, ridge: Score) -> list[str]:
+    """Comparisons of Spearman that a fresh audit could turn round."""
+    remarks = []
+    for name, other in (("the cosine", cosine), ("the ridge regression", ridge)):
+        interval = other.spearman_lead_interval
+        if interval is None or interval[0] > 0 or interval[1] < 0:
+            continue
+        who = "leads" if (network.spearman or 0.0) > (other.spearman or 0.0) else "trails"
+        remarks.append(
+            f"the network {who} {name} by no more than chance: difference in Spearman "
+            f"{interval[0]:.3f} to {interval[1]:.3f} (95 % interval)"
+        )
+    return remarks
+
+
+def _ceiling(means: CandidateMeans | None) -> str:
+    if means is None or means.spearman["network"] is None or means.split_half is None:
+        return ""
+    return (
+        f"mean influence of {means.num_candidates} unseen candidates: Spearman "
+        f"{means.spearman['network']:.2f} with the teacher, who agrees with itself by "
+        f"{means.split_half:.2f} between halves of {means.num_targets} targets"
+    )
