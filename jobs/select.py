@@ -22,6 +22,7 @@ from engine.command_line import Arguments, main
 def select(arguments: Arguments) -> dict[str, Any]:
     """Run the pipeline; returns the headline of its report."""
     from engine.pipeline import run
+    from engine.progress import say
 
     directory = run(
         arguments.config,
@@ -30,7 +31,10 @@ def select(arguments: Arguments) -> dict[str, Any]:
         overwrite=arguments.overwrite,
     )
     report = directory.artifact("8-report")
-    headline = report.counts if report is not None and arguments.until is None else {}
+    if report is None or arguments.until is not None:
+        return {"run_dir": str(directory.path)}
+    headline = report.counts
+    say(f"\n{headline['verdict']}\nsubset: {headline['subset']}\nreport: {headline['report']}")
     return {"run_dir": str(directory.path), **headline}
 
 

@@ -147,7 +147,7 @@ def _audit(
     score_of_network = measured.quadrants[quadrant].scores["network"]
     summary = {
         "trusted": judged.trusted,
-        "judged_quadrant": quadrant,
+        "judged_quadrant": f"Q{quadrant}",
         "spearman": score_of_network.spearman,
         "r2": score_of_network.r2,
     }

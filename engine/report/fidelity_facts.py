@@ -50,7 +50,7 @@ def read_fidelity(fit: Artifact) -> dict[str, Any]:
 
 def judged_scores(fidelity: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """The quadrant that the verdict was read from; None when there were too few labels."""
-    judged: Mapping[str, Any] | None = fidelity["quadrants"].get(f"Q{fidelity['judged_quadrant']}")
+    judged: Mapping[str, Any] | None = fidelity["quadrants"].get(fidelity["judged_quadrant"])
     return judged
 
 
@@ -69,7 +69,7 @@ def one_sentence(fidelity: Mapping[str, Any]) -> str:
 
 
 def read_calibration(
-    score: Artifact, predict: Artifact, quadrant: int | None
+    score: Artifact, predict: Artifact, quadrant: str | None
 ) -> Calibration | None:
     """Labels of a quadrant beside the dense predictions; None where no dense matrix was written.
 
@@ -80,7 +80,7 @@ def read_calibration(
     columns = ["candidate", "target", "quadrant", "score"]
     table = pq.read_table(score.path("labels"), columns=columns)
     labels = table["score"].to_numpy().astype(np.float64)
-    wanted = (table["quadrant"].to_numpy() == quadrant) & np.isfinite(labels)
+    wanted = (table["quadrant"].to_numpy() == int(quadrant[1:])) & np.isfinite(labels)
     if not wanted.any():
         return None
     pairs = np.stack([table["candidate"].to_numpy(), table["target"].to_numpy()], axis=1)[wanted]

@@ -195,7 +195,7 @@ class _Run:
                 "trusted": trusted,
                 "reasons": ["the network <does> R^2 -0.030"],
                 "remarks": ["few targets"],
-                "judged_quadrant": 4,
+                "judged_quadrant": "Q4",
                 "shares": {"Q1": 0.01, "Q2": 0.09, "Q3": 0.09, "Q4": 0.81},
                 "quadrants": {f"Q{q}": {"quadrant": q, **quadrant} for q in (1, 2, 3, 4)},
                 "candidate_means": means,
