@@ -18,9 +18,14 @@ from engine.example import Example
 from engine.kernels.arrays import FloatArray
 from engine.run_directory import Artifact
 
-__all__ = ["TableParts", "VectorParts"]
+__all__ = ["EXAMPLE_COLUMNS", "TableParts", "VectorParts", "target_side"]
 
 EXAMPLE_COLUMNS = ("id", "key", "instruction", "input", "output")
+
+
+def target_side(artifact: Artifact) -> str:
+    """The group that holds the targets: the candidates, when the corpus is its own target."""
+    return "targets" if "targets" in artifact.manifest["parts"] else "candidates"
 
 
 class _Parts:

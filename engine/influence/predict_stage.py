@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.feather
 
 from engine.actors import Partition, PartitionWorker, run_partitions, run_task
-from engine.artifact_rows import VectorParts
+from engine.artifact_rows import VectorParts, target_side
 from engine.influence.predict import mean_influence, predict_influence, top_candidates
 from engine.network.influence_network import InfluenceNetwork
 from engine.run_directory import Artifact, Part, atomic_path, digest, finish_part, total_usage
@@ -34,7 +34,7 @@ def run(context: StageContext) -> StageResult:
     settings = context.config.influence
     embeddings = context.inputs["embed"]
     num_candidates = len(VectorParts(embeddings, "candidates"))
-    num_targets = len(VectorParts(embeddings, _target_side(embeddings)))
+    num_targets = len(VectorParts(embeddings, target_side(embeddings)))
     means_path = context.directory / "mean_influence.npy"
     usage = run_task(_write_means, context.inputs["fit"], embeddings, means_path)
     dense_bytes = 4 * num_candidates * num_targets
@@ -60,16 +60,12 @@ def run(context: StageContext) -> StageResult:
     )
 
 
-def _target_side(embeddings: Artifact) -> str:
-    return "targets" if "targets" in embeddings.manifest["parts"] else "candidates"
-
-
 def _write_means(network: Artifact, embeddings: Artifact, path: Path) -> dict[str, float]:
     watch = Stopwatch()
     means = mean_influence(
         InfluenceNetwork.load(network.path("network")),
         VectorParts(embeddings, "candidates").all(),
-        VectorParts(embeddings, _target_side(embeddings)).all(),
+        VectorParts(embeddings, target_side(embeddings)).all(),
     )
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
         np.save(file, means, allow_pickle=False)
@@ -85,7 +81,7 @@ class _Worker(PartitionWorker):
         self._network = InfluenceNetwork.load(network.path("network"))
         self._embeddings = embeddings
         self._candidates = VectorParts(embeddings, "candidates")
-        self._targets = VectorParts(embeddings, _target_side(embeddings))
+        self._targets = VectorParts(embeddings, target_side(embeddings))
 
 
 class DenseWorker(_Worker):

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from engine.actors import run_task
-from engine.artifact_rows import VectorParts
+from engine.artifact_rows import VectorParts, target_side
 from engine.config import NetworkConfig
 from engine.errors import InputError
 from engine.kernels.arrays import FloatArray
@@ -68,10 +68,6 @@ def run(context: StageContext) -> StageResult:
 # --- the training set ----------------------------------------------------------------------------
 
 
-def _target_side(embeddings: Artifact) -> str:
-    return "targets" if "targets" in embeddings.manifest["parts"] else "candidates"
-
-
 def _labels(score: Artifact) -> tuple[NDArray[np.int64], FloatArray, NDArray[np.int8]]:
     """Pairs (n, 2) of row numbers, labels and quadrants of all pairs that the teacher scored."""
     table = pq.read_table(score.path("labels"))
@@ -95,7 +91,7 @@ def _renumbered(embeddings: Artifact, pairs: NDArray[np.int64], labels: FloatArr
     target_rows, t = np.unique(pairs[:, 1], return_inverse=True)
     return TrainingSet(
         candidates=VectorParts(embeddings, "candidates").take(candidate_rows),
-        targets=VectorParts(embeddings, _target_side(embeddings)).take(target_rows),
+        targets=VectorParts(embeddings, target_side(embeddings)).take(target_rows),
         pairs=np.stack([c, t], axis=1).astype(np.int64),
         labels=labels,
     )
@@ -159,7 +155,7 @@ def _shares(embeddings: Artifact, training_pairs: NDArray[np.int64]) -> dict[str
     """Share of all M x N predictions that lies in each quadrant."""
     counts = embeddings.counts
     seen_c = len(np.unique(training_pairs[:, 0])) / counts["candidates"]
-    seen_t = len(np.unique(training_pairs[:, 1])) / counts[_target_side(embeddings)]
+    seen_t = len(np.unique(training_pairs[:, 1])) / counts[target_side(embeddings)]
     return {
         "Q1": seen_c * seen_t,
         "Q2": seen_c * (1 - seen_t),

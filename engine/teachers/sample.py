@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from engine.actors import run_task
-from engine.artifact_rows import TableParts
+from engine.artifact_rows import TableParts, target_side
 from engine.config import SampleConfig
 from engine.example import order_hash
 from engine.run_directory import atomic_path, finish_part
@@ -70,11 +70,9 @@ def _draw(
 ) -> dict[str, int]:
     corpus, seed = context.inputs["ingest"], context.config.seed
     candidates = _id_hashes(TableParts(corpus, "candidates"), seed, "candidate")
-    own_targets = "targets" in corpus.manifest["parts"]
-    targets = (
-        _id_hashes(TableParts(corpus, "targets"), seed, "target") if own_targets else candidates
-    )
-    draw = draw_pairs(candidates, targets, settings, same_set=not own_targets)
+    same_set = target_side(corpus) == "candidates"
+    targets = candidates if same_set else _id_hashes(TableParts(corpus, "targets"), seed, "target")
+    draw = draw_pairs(candidates, targets, settings, same_set)
     table = pa.table(
         {"candidate": draw.candidates, "target": draw.targets, "quadrant": draw.quadrant}
     )

@@ -23,7 +23,7 @@ import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 
 from engine.actors import Partition, PartitionWorker, run_partitions, run_task
-from engine.artifact_rows import TableParts
+from engine.artifact_rows import TableParts, target_side
 from engine.config import Config, TeacherConfig
 from engine.example import Example
 from engine.run_directory import (
@@ -44,7 +44,7 @@ __all__ = ["identity", "run"]
 
 POINTS_PER_BUCKET = 32
 PARTS_AIMED_AT = 64  # work is cut into about this many parts, so a kill loses little
-_GROUP_OF_SIDE: dict[Side, str] = {"candidate": "candidates", "target": "targets"}
+_SIDES: tuple[Side, ...] = ("candidate", "target")
 _FEATURES = pa.schema(
     [("key", pa.string()), ("feature", pa.list_(pa.float32())), ("problem", pa.string())]
 )
@@ -101,14 +101,13 @@ class _Scope:
     directory: Path
 
     def rows_of(self, side: Side) -> TableParts:
-        group = _GROUP_OF_SIDE[side]
-        own = group in self.corpus.manifest["parts"]
-        return TableParts(self.corpus, group if own else "candidates")
+        group = "candidates" if side == "candidate" else target_side(self.corpus)
+        return TableParts(self.corpus, group)
 
     def pairs(self) -> pa.Table:
         """The sample with the content keys of both sides."""
         pairs = pq.read_table(self.sample.path("pairs"))
-        for side in _GROUP_OF_SIDE:
+        for side in _SIDES:
             rows, inverse = np.unique(pairs[side].to_numpy(), return_inverse=True)
             keys = self.rows_of(side).take(rows, ["key"])["key"]
             pairs = pairs.append_column(f"{side}_key", keys.take(inverse))
