@@ -346,7 +346,8 @@ def _override(values: dict[str, Any], name: str, text: str) -> None:
 
 def _explain(error: ValidationError) -> str:
     """The first problem of a validation error in one sentence, with a suggestion for a typo."""
-    problem = error.errors()[0]
+    # an unknown name explains the missing one that it was meant to be
+    problem = min(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
     location = tuple(str(part) for part in problem["loc"])
     name = ".".join(location)
     if problem["type"] == "extra_forbidden":
