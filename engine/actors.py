@@ -61,24 +61,35 @@ def connected(config: RayConfig) -> Iterator[None]:
         except ConnectionError as error:
             raise SettingsError(f"no Ray cluster answers at {address}: {error}") from None
     else:
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        # Ray turns tokens on for a new cluster unless RAY_AUTH_MODE says otherwise; given one here,
-        # it does not leave its own in the home directory, where later clusters would find it.
-        if not os.environ.keys() & {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"}:
-            os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of Ray about its own future defaults
-            ray.init(
-                address="local",
-                num_cpus=config.num_cpus,
-                include_dashboard=False,
-                object_store_memory=config.object_store_mib * 2**20,
-                **quiet,
-            )
+        _start_local(config, quiet)
     try:
         yield
     finally:
         ray.shutdown()  # of a cluster that we joined, this only leaves it
+
+
+def _start_local(config: RayConfig, quiet: Mapping[str, Any]) -> None:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Ray turns tokens on for a new cluster unless RAY_AUTH_MODE says otherwise; given one here,
+    # it does not leave its own in the home directory, where later clusters would find it.
+    if not os.environ.keys() & {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"}:
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    for is_last in (False, True):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of Ray about its own future defaults
+                ray.init(
+                    address="local",
+                    num_cpus=config.num_cpus,
+                    include_dashboard=False,
+                    object_store_memory=config.object_store_mib * 2**20,
+                    **quiet,
+                )
+            return
+        except RuntimeError:  # on a busy machine its processes may miss a fixed 15 s deadline
+            if is_last:
+                raise
+            ray.shutdown()
 
 
 # --- actor pools over partitions -----------------------------------------------------------------

@@ -3,8 +3,9 @@ from pathlib import Path
 
 import pytest
 
+from engine import actors
 from engine.actors import Partition, PartitionWorker, run_partitions, run_task
-from engine.config import Execution
+from engine.config import Execution, RayConfig
 from engine.errors import EngineError, InputError, ModelError
 from engine.run_directory import atomic_path
 
@@ -88,3 +89,17 @@ def test_a_task_returns_its_result_or_the_users_error():
     assert run_task(sum, [1, 2]) == 3
     with pytest.raises(InputError, match=r"^bad$"):
         run_task(complain)
+
+
+def test_a_local_cluster_that_misses_its_deadline_is_started_once_more(monkeypatch):
+    calls = []
+
+    def start(**settings):
+        calls.append(settings["address"])
+        if len(calls) == 1:
+            raise RuntimeError("agents did not come up")
+
+    monkeypatch.setattr(actors.ray, "init", start)
+    monkeypatch.setattr(actors.ray, "shutdown", lambda: calls.append("shutdown"))
+    actors._start_local(RayConfig(), {})
+    assert calls == ["local", "shutdown", "local"]
