@@ -255,9 +255,11 @@ def _told(error: EngineError) -> dict[str, str]:
 def _limit_threads(threads: int) -> None:
     """Fix the thread counts of this process: sums, and so the output, depend on them.
 
-    For libraries that are loaded later through the environment, for loaded ones by call.
+    For libraries that are loaded later through the environment, for loaded ones by call. numba is
+    only told by call: Ray may take the variable back after a task, and numba then refuses to
+    compile; its kernels give the same bits for any number of threads.
     """
-    os.environ["OMP_NUM_THREADS"] = os.environ["NUMBA_NUM_THREADS"] = str(threads)
+    os.environ["OMP_NUM_THREADS"] = str(threads)
     if "numba" in sys.modules:
         import numba
 
