@@ -28,6 +28,8 @@ def cluster():
                 *("--node-ip-address=127.0.0.1", f"--port={PORT}", "--dashboard-host=127.0.0.1"),
                 *(f"--dashboard-port={DASHBOARD}", f"--ray-client-server-port={CLIENT}"),
                 *("--object-store-memory=300000000", f"--temp-dir={folder}"),
+                # not the default, which another cluster on this machine may be using
+                "--dashboard-agent-listen-port=28365",
                 "--disable-usage-stats",
             ],
             env=env,
