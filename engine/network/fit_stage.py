@@ -100,7 +100,10 @@ def _renumbered(embeddings: Artifact, pairs: NDArray[np.int64], labels: FloatArr
 def _write_constant(data_dir: Path, settings: NetworkConfig, path: Path) -> dict[str, Any]:
     data = TrainingSet.open(data_dir)
     if not len(data.labels):
-        raise InputError("the teacher could not score any pair: see 4-teacher/labels.parquet")
+        raise InputError(
+            "there is no scored pair to learn from: the corpus is too small to be its own target, "
+            "or the teacher could score none (4-teacher/labels.parquet says why)"
+        )
     network = InfluenceNetwork(data.dim, settings.hidden)
     for parameter in network.parameters():
         torch.nn.init.zeros_(parameter)
