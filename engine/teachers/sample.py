@@ -127,10 +127,11 @@ def draw_pairs(
     pairs = design(pool_c, pool_t, width, height, settings, candidate_hashes)
     quadrants = [_hold_out(pairs, candidate_hashes, target_hashes, settings.held_out)]
     blocks = [pairs]
-    seen_c, seen_t = _unique_in_order(pairs[:, 0]), _unique_in_order(pairs[:, 1])
+    # in the order of their hashes: designs and fractions then share what they audit
+    seen_c, seen_t = pool_c[np.isin(pool_c, pairs[:, 0])], pool_t[np.isin(pool_t, pairs[:, 1])]
     # quadrants 3 and 4 are full blocks with the same candidates, so that their means compare
     for quadrant, rows, columns, per_row in (
-        (2, seen_c[:audit_candidates], unseen_t, max(1, audit_targets // 2)),
+        (2, seen_c[: max(1, audit_candidates // 2)], unseen_t, max(1, audit_targets // 2)),
         (3, unseen_c, seen_t[:audit_targets], audit_targets),
         (4, unseen_c, unseen_t, audit_targets),
     ):
@@ -188,11 +189,6 @@ def _hold_out(pairs: Rows, of_c: Hashes, of_t: Hashes, share: float) -> NDArray[
     quadrant = np.zeros(len(pairs), dtype=np.int8)
     quadrant[order[: int(share * len(pairs))]] = 1
     return quadrant
-
-
-def _unique_in_order(rows: Rows) -> Rows:
-    unique, first = np.unique(rows, return_index=True)
-    return unique[np.argsort(first)]
 
 
 def _sorted_draw(pairs: Rows, quadrants: NDArray[np.int8], same_set: bool) -> Draw:
