@@ -24,11 +24,13 @@ __all__ = [
     "EmbeddingConfig",
     "Execution",
     "InfluenceConfig",
+    "LessConfig",
     "ModelConfig",
     "NetworkConfig",
     "RayConfig",
     "ReportConfig",
     "SampleConfig",
+    "SelectITConfig",
     "SelectionConfig",
     "TeacherConfig",
     "load_config",
@@ -60,6 +62,9 @@ class ModelConfig(Section):
     path: str = Field(description="Hugging Face id, local path, or package:PACKAGE/PATH")
     revision: str | None = Field(None, description="commit of a Hugging Face id")
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    quantization: Literal["nf4", "int8"] | None = Field(
+        None, description="of a language model's weights, by bitsandbytes; dtype then computes"
+    )
     threads: int = Field(
         1, ge=1, description="CPU threads per actor; fixed, since sums depend on it"
     )
@@ -135,9 +140,62 @@ class SampleConfig(Section):
     audit: AuditConfig = AuditConfig()
 
 
+class SelectITConfig(Section):
+    """The SelectIT teacher: a model rates rows; its hesitation counts against them."""
+
+    models: tuple[ModelConfig, ...] = Field(
+        (), description="further models beside teacher.model; each weighs by its parameters"
+    )
+    rating_prompts: tuple[str, ...] = Field(
+        (
+            "Rate the quality of the response to the instruction below on a scale from 1 to 5, "
+            "where 1 is very poor and 5 is excellent. Reply with the number only.",
+            "How well does the response below follow its instruction? Give a score from 1 (not at "
+            "all) to 5 (perfectly). Reply with the number only.",
+            "Judge how accurate, complete and helpful the response below is for its instruction. "
+            "Score it from 1 (useless) to 5 (ideal). Reply with the number only.",
+            "Would the instruction and response below make a good training example? Grade them "
+            "from 1 (certainly not) to 5 (certainly). Reply with the number only.",
+            "Read the instruction and the response below and grade the response from 1 to 5: the "
+            "better it is, the higher the number. Reply with the number only.",
+        ),
+        min_length=1,
+        description="k sentences that ask for a rating from 1 to `levels`",
+    )
+    levels: int = Field(5, ge=2, le=9, description="digits 1..levels that are read as a rating")
+    alpha: float = Field(0.2, ge=0, description="weight of the spread over rating prompts")
+    prob_form: Literal["normalised", "reference"] = Field(
+        "normalised", description="reference: a softmax over the normalised probabilities"
+    )
+
+
+class LessConfig(Section):
+    """The LESS teacher: similarity of gradients along a LoRA warm-up."""
+
+    lora_rank: int = Field(128, ge=1)
+    lora_alpha: float = Field(512, gt=0)
+    lora_dropout: float = Field(0.1, ge=0, lt=1, description="during the warm-up only")
+    lora_targets: tuple[str, ...] = Field(
+        ("q_proj", "k_proj", "v_proj", "o_proj"), min_length=1, description="names of linear layers"
+    )
+    warmup_fraction: float = Field(0.05, gt=0, le=1, description="share of the pool")
+    warmup_epochs: int = Field(4, ge=1, description="checkpoints: one per epoch")
+    warmup_batch_size: int = Field(32, ge=1, description="rows per optimiser step")
+    warmup_ratio: float = Field(0.03, ge=0, lt=1, description="share of steps with rising rate")
+    learning_rate: float = Field(2e-5, gt=0, description="peak; then linear decay to 0")
+    adam_form: Literal["corrected", "reference"] = Field(
+        "corrected", description="reference: Adam's moments without bias correction"
+    )
+    projection_dim: int = Field(
+        8192, ge=64, le=16384, description="size of a projected gradient; multiple of 64"
+    )
+
+
 _TEACHER_MODELS: dict[str, dict[str, Any]] = {
     "delift": {"path": PACKAGED_LANGUAGE_MODEL, "dtype": "bfloat16"},
     "delift_se": {"path": PACKAGED_ENCODER},
+    "less": {"path": PACKAGED_LANGUAGE_MODEL, "dtype": "bfloat16"},
+    "selectit": {"path": PACKAGED_LANGUAGE_MODEL, "dtype": "bfloat16"},
     "random": {"path": ""},
 }
 
@@ -145,18 +203,25 @@ _TEACHER_MODELS: dict[str, dict[str, Any]] = {
 class TeacherConfig(Section):
     """The expensive oracle whose scores the network learns."""
 
-    name: Literal["delift", "delift_se", "random"] = "delift"
-    model: ModelConfig = Field(description="language model of delift, encoder of delift_se")
+    name: Literal["delift", "delift_se", "less", "selectit", "random"] = "delift"
+    model: ModelConfig = Field(description="language model, or the encoder of delift_se")
     instruction: str = Field(
         "Answer the query below as well as you can.",
         description="delift: the sentence that opens the prompt, the same with and without example",
     )
-    max_tokens: int = Field(2048, ge=64, description="delift: longest prompt with response")
+    prompt_style: Literal["shared", "reference", "chat"] = Field(
+        "shared",
+        description="delift: one sentence for both arms, the published two different ones, or the "
+        "model's chat template",
+    )
+    max_tokens: int = Field(2048, ge=64, description="longest prompt with response")
     max_example_tokens: int = Field(512, ge=8, description="delift: longest in-context example")
-    batch_size: int = Field(16, ge=1, description="targets (delift) or texts per forward pass")
-    similarity: Literal["cosine", "dot", "euclidean"] = Field(
+    batch_size: int = Field(16, ge=1, description="sequences or texts per forward pass")
+    similarity: Literal["cosine", "dot", "euclidean", "rbf"] = Field(
         "cosine", description="delift_se: benefit of a pair from its two embeddings"
     )
+    less: LessConfig = LessConfig()
+    selectit: SelectITConfig = SelectITConfig()
     execution: Execution = Execution()
 
     @model_validator(mode="before")

@@ -21,7 +21,7 @@ from engine.config import ModelConfig
 from engine.errors import ModelError
 from engine.models.resolve import loading, resolve
 
-__all__ = ["LanguageModel", "ResponseProbabilities", "Suffix"]
+__all__ = ["LanguageModel", "ResponseProbabilities", "Suffix", "load_causal_model"]
 
 # Rows of logits held at a time, in float32: 256 of them are 150 MB at 150,000 vocabulary entries.
 _HEAD_ROWS = 256
@@ -69,7 +69,7 @@ class LanguageModel:
         torch.set_num_threads(config.threads)
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         with loading(config):
-            self._tokenizer, self._model = _load(config)
+            self._tokenizer, self._model = load_causal_model(config)
         self._model.to(self._device).eval()
         self._head = self._model.get_output_embeddings()
         self._finish_logits = _logits_finisher(self._model.config)
@@ -232,7 +232,8 @@ class LanguageModel:
         return np.asarray(probabilities.cpu().numpy(), dtype=np.float32)
 
 
-def _load(config: ModelConfig) -> tuple[Any, Any]:
+def load_causal_model(config: ModelConfig) -> tuple[Any, Any]:
+    """Tokenizer and model of the settings, on the CPU; call it under `resolve.loading(config)`."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
 

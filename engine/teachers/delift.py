@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -129,7 +130,7 @@ class DeliftTeacher(Teacher):
         self._answer_mark = model.tokenize("\nAnswer:")
 
     @classmethod
-    def load(cls, config: TeacherConfig, seed: int) -> DeliftTeacher:
+    def load(cls, config: TeacherConfig, seed: int, prepared: Path | None = None) -> DeliftTeacher:
         return cls(
             LanguageModel(config.model),
             config.instruction,

@@ -8,6 +8,7 @@ expensive than the one that the InfluenceNetwork reads.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -78,7 +79,9 @@ class DeliftEmbeddingTeacher(Teacher):
         self._batch_size = batch_size
 
     @classmethod
-    def load(cls, config: TeacherConfig, seed: int) -> DeliftEmbeddingTeacher:
+    def load(
+        cls, config: TeacherConfig, seed: int, prepared: Path | None = None
+    ) -> DeliftEmbeddingTeacher:
         encoder = Encoder(config.model, config.max_tokens)
         return cls(encoder, config.similarity, config.batch_size)
 

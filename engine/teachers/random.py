@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,7 @@ class RandomTeacher(Teacher):
         self._seed = seed
 
     @classmethod
-    def load(cls, config: TeacherConfig, seed: int) -> RandomTeacher:
+    def load(cls, config: TeacherConfig, seed: int, prepared: Path | None = None) -> RandomTeacher:
         return cls(seed)
 
     @classmethod

@@ -11,6 +11,7 @@ import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -37,6 +38,8 @@ FloatArray = NDArray[np.float32]
 _TEACHERS = {
     "delift": "engine.teachers.delift:DeliftTeacher",
     "delift_se": "engine.teachers.delift_se:DeliftEmbeddingTeacher",
+    "less": "engine.teachers.less:LessTeacher",
+    "selectit": "engine.teachers.selectit:SelectITTeacher",
     "random": "engine.teachers.random:RandomTeacher",
 }
 
@@ -65,12 +68,13 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """What a teacher needs of single points: values (n, F) float32, in the order asked.
+    """What a teacher needs of single points: values (n, F), in the order asked.
 
-    `problems[i]` says why point i has none (its values are NaN), else it is None.
+    float32, or float16 for features so long that the store would feel it. `problems[i]` says why
+    point i has none (its values are NaN), else it is None.
     """
 
-    values: FloatArray
+    values: NDArray[np.floating]
     problems: list[str | None]
     usage: Usage
 
@@ -96,17 +100,35 @@ class Teacher(ABC):
     Attributes:
         name: as in the settings.
         unit: what its cost grows with, pairs or points.
+        pairwise: whether targets matter; else a score belongs to the candidate alone, and it is
+            asked with one target that stands for all.
         feature_sides: sides whose points need `features` before a pair can be scored.
     """
 
     name: ClassVar[str]
     unit: ClassVar[Literal["pair", "point"]]
+    pairwise: ClassVar[bool] = True
     feature_sides: ClassVar[tuple[Side, ...]]
 
     @classmethod
     @abstractmethod
-    def load(cls, config: TeacherConfig, seed: int) -> Teacher:
-        """Load the model. Raises ModelError when it cannot be found or used."""
+    def load(cls, config: TeacherConfig, seed: int, prepared: Path | None = None) -> Teacher:
+        """Load the model, and what `prepare` wrote. Raises ModelError when it cannot be used."""
+
+    @classmethod
+    def preparation_share(cls, config: TeacherConfig) -> float:
+        """Share of the candidates, drawn by hash of their ids, given to `prepare`; 0: not needed."""
+        return 0.0
+
+    @classmethod
+    def prepare(
+        cls, config: TeacherConfig, seed: int, examples: Sequence[Example], path: Path
+    ) -> Usage:
+        """Done once before anything is asked, such as a warm-up; writes `path`, one file.
+
+        The same bytes for the same settings, seed and examples.
+        """
+        raise AssertionError(f"teacher {cls.name} needs no preparation")
 
     @classmethod
     @abstractmethod
@@ -125,7 +147,7 @@ class Teacher(ABC):
         targets: Sequence[Example],
         target_features: FloatArray | None,
     ) -> Scores:
-        """Score one candidate, its feature (F,), for targets, their features (n, F)."""
+        """Score one candidate, its feature (F,), for targets, their features (n, F); as float32."""
 
 
 def teacher_class(name: str) -> type[Teacher]:
@@ -137,19 +159,21 @@ def teacher_class(name: str) -> type[Teacher]:
     return found
 
 
-def load_teacher(config: TeacherConfig, seed: int) -> Teacher:
+def load_teacher(config: TeacherConfig, seed: int, prepared: Path | None = None) -> Teacher:
     """The teacher of the settings, with its model loaded."""
-    return teacher_class(config.name).load(config, seed)
+    return teacher_class(config.name).load(config, seed, prepared)
 
 
 def model_settings(config: TeacherConfig) -> dict[str, Any]:
     """The part of an identity that all teachers with a model share."""
     from engine.models.resolve import model_identity
 
+    quantization = config.model.quantization
     return {
         "teacher": config.name,
         "model": model_identity(config.model),
         "dtype": config.model.dtype,
+        **({"quantization": quantization} if quantization else {}),
         "threads": config.model.threads,
         "max_tokens": config.max_tokens,
         "batch_size": config.batch_size,
