@@ -23,6 +23,7 @@ __all__ = [
     "CorpusConfig",
     "EmbeddingConfig",
     "Execution",
+    "GateConfig",
     "InfluenceConfig",
     "LessConfig",
     "ModelConfig",
@@ -128,14 +129,20 @@ class SampleConfig(Section):
     """Which pairs the teacher is asked about."""
 
     fraction: float = Field(
-        0.05, gt=0, le=1, description="u: share of the points per side; u^2 of the pairs are asked"
+        0.05,
+        gt=0,
+        le=1,
+        description="u: share of the points per side; u^2 of the pairs are asked. 1 asks about "
+        "everything: the full teacher, and no network",
     )
-    design: Literal["block", "scattered"] = Field(
+    design: Literal["block", "scattered", "stratified"] = Field(
         "scattered",
         description="block: all pairs of u*M candidates and u*N targets, as published; "
-        "scattered: as many pairs spread over more candidates and targets",
+        "scattered: as many pairs spread over more candidates and targets; stratified: spread in "
+        "the proportions of the clusters of the embeddings",
     )
-    targets_per_candidate: int = Field(20, ge=1, description="of the scattered design")
+    targets_per_candidate: int = Field(20, ge=1, description="of the spread designs")
+    num_strata: int = Field(32, ge=2, description="clusters of the stratified design")
     held_out: float = Field(0.1, ge=0, lt=1, description="share of the pairs kept for quadrant 1")
     audit: AuditConfig = AuditConfig()
 
@@ -191,6 +198,9 @@ class LessConfig(Section):
     )
 
 
+# Teachers that score a row alone, without a target.
+POINTWISE_TEACHERS = ("selectit",)
+_RANKING_TEACHERS = ("less", "selectit")  # published with "take the best", not with coverage
 _TEACHER_MODELS: dict[str, dict[str, Any]] = {
     "delift": {"path": PACKAGED_LANGUAGE_MODEL, "dtype": "bfloat16"},
     "delift_se": {"path": PACKAGED_ENCODER},
@@ -235,6 +245,7 @@ class TeacherConfig(Section):
 
 _NETWORK_PRESETS: dict[str, dict[str, Any]] = {
     "paper": {
+        "members": 1,
         "main_effects": False,
         "standardise_labels": False,
         "epochs": 20,
@@ -246,12 +257,13 @@ _NETWORK_PRESETS: dict[str, dict[str, Any]] = {
         "patience": None,
     },
     "default": {
+        "members": 5,
         "main_effects": True,
         "standardise_labels": True,
         "epochs": 60,
-        "learning_rate": 1e-3,
+        "learning_rate": 2e-3,
         "weight_decay": 1e-2,
-        "batch_size": 64,
+        "batch_size": 256,
         "input_dropout": 0.3,
         "validation_fraction": 0.15,
         "patience": 10,
@@ -264,6 +276,11 @@ class NetworkConfig(Section):
 
     preset: Literal["default", "paper"] = "default"
     hidden: tuple[Annotated[int, Field(ge=1)], ...] = (100,)
+    members: int = Field(
+        ge=1,
+        description="networks that share the hidden units, each with candidates of its own held "
+        "out; their mean is the network. Needs exactly one hidden layer",
+    )
     main_effects: bool = Field(description="add a linear term of each embedding to the output")
     standardise_labels: bool = Field(description="fit (label - mean) / std of the training labels")
     epochs: int = Field(ge=1)
@@ -285,7 +302,33 @@ class NetworkConfig(Section):
     def _fill_preset(cls, values: Any) -> Any:
         if not isinstance(values, Mapping):
             return values
-        return {**_NETWORK_PRESETS.get(values.get("preset", "default"), {}), **values}
+        preset = dict(_NETWORK_PRESETS.get(values.get("preset", "default"), {}))
+        if len(values.get("hidden", (100,))) != 1:
+            preset["members"] = 1
+        return {**preset, **values}
+
+    @model_validator(mode="after")
+    def _check_members(self) -> NetworkConfig:
+        if self.members > 1 and (len(self.hidden) != 1 or self.hidden[0] < self.members):
+            raise ValueError(
+                f"network.members {self.members} share one hidden layer of at least as many units, "
+                f"got network.hidden {list(self.hidden)}: set network.members 1"
+            )
+        return self
+
+
+class GateConfig(Section):
+    """What happens when the audit says that the network cannot be trusted; changes no artifact."""
+
+    on_low_fidelity: Literal["warn", "fail", "extend"] = Field(
+        "warn",
+        description="warn: go on, and say so first; fail: stop after the fit; extend: ask the "
+        "teacher about more, until the network can be trusted or max_fraction is reached",
+    )
+    growth: float = Field(1.5, gt=1, description="extend: factor on sample.fraction each time")
+    max_fraction: float = Field(
+        0.2, gt=0, le=1, description="extend: the budget, as the largest sample.fraction"
+    )
 
 
 class InfluenceConfig(Section):
@@ -306,7 +349,9 @@ class SelectionConfig(Section):
     budget: int | float = Field(
         0.3, description="rows to select: a share below 1 (0.3), or a number of rows (500)"
     )
-    objective: Literal["facility_location", "top_mean", "random"] = "facility_location"
+    objective: Literal["facility_location", "top_mean", "random"] | None = Field(
+        None, description="default: top_mean for less and selectit, else facility_location"
+    )
     scaling: Literal["minmax", "clip0", "none"] = Field(
         "minmax",
         description="of influence before selection; minmax uses the range of the labels, frozen",
@@ -360,10 +405,26 @@ class Config(Section):
     sample: SampleConfig = SampleConfig()
     teacher: TeacherConfig = Field(default_factory=lambda: TeacherConfig.model_validate({}))
     network: NetworkConfig = Field(default_factory=lambda: NetworkConfig.model_validate({}))
+    gate: GateConfig = GateConfig()
     influence: InfluenceConfig = InfluenceConfig()
     selection: SelectionConfig = SelectionConfig()
     report: ReportConfig = ReportConfig()
     ray: RayConfig = RayConfig()
+
+    @property
+    def objective(self) -> str:
+        """The objective of the selection: as set, or the teacher's own."""
+        by_teacher = "top_mean" if self.teacher.name in _RANKING_TEACHERS else "facility_location"
+        return self.selection.objective or by_teacher
+
+    @model_validator(mode="after")
+    def _check_objective(self) -> Config:
+        if self.teacher.name in POINTWISE_TEACHERS and self.objective == "facility_location":
+            raise ValueError(
+                f"teacher {self.teacher.name} scores rows, not pairs, so facility_location has "
+                "nothing to cover: use selection.objective top_mean"
+            )
+        return self
 
 
 def load_config(path: Path, overrides: Mapping[str, str] | None = None) -> Config:
@@ -422,6 +483,8 @@ def _explain(error: ValidationError) -> str:
         return f"unknown setting {name}; {hint}"
     if problem["type"] == "missing":
         return f"setting {name} is missing"
+    if not name:  # a rule about several settings
+        return str(problem["msg"]).removeprefix("Value error, ")
     return f"setting {name}: {problem['msg']}, got {problem['input']!r}"
 
 

@@ -3,6 +3,7 @@
     EngineError                 something the user can act on: one clear sentence, exit code 2
     ├── SettingsError           a setting is unknown, out of range or contradicts another
     ├── InputError              a corpus file is missing, unreadable or has no usable row
+    ├── FidelityError           the network cannot be trusted, and the settings say to stop then
     ├── ModelError              a model cannot be found, loaded or used for the job
     └── RunDirectoryError       the run directory holds something else than what was asked for
 
@@ -12,7 +13,14 @@ exits with code 1 and its traceback.
 
 from __future__ import annotations
 
-__all__ = ["EngineError", "InputError", "ModelError", "RunDirectoryError", "SettingsError"]
+__all__ = [
+    "EngineError",
+    "FidelityError",
+    "InputError",
+    "ModelError",
+    "RunDirectoryError",
+    "SettingsError",
+]
 
 
 class EngineError(Exception):
@@ -25,6 +33,10 @@ class SettingsError(EngineError):
 
 class InputError(EngineError):
     """A corpus file is missing, unreadable, or holds no usable row."""
+
+
+class FidelityError(EngineError):
+    """The network cannot be trusted, and `gate.on_low_fidelity` is `fail`."""
 
 
 class ModelError(EngineError):

@@ -2,7 +2,8 @@
 
 A stage whose manifest carries the fingerprint that the settings ask for is skipped. One that was
 made with other settings stops the run with a sentence that says what differs, before anything is
-spent, unless `overwrite` says to redo it and what depends on it.
+spent, unless `overwrite` says to redo it and what depends on it. After the fit comes the gate: a
+network that cannot be trusted is reported, stops the run, or has the teacher asked about more.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ from engine.actors import connected
 from engine.config import Config, load_config
 from engine.corpus import ingest
 from engine.embedding import embed
-from engine.errors import EngineError, RunDirectoryError, SettingsError
+from engine.errors import EngineError, FidelityError, RunDirectoryError, SettingsError
 from engine.influence import predict_stage
 from engine.network import fit_stage
 from engine.progress import say
 from engine.report import report
-from engine.run_directory import Artifact, RunDirectory, digest, discard
+from engine.run_directory import Artifact, RunDirectory, digest, discard, read_json
 from engine.selection import select_stage
 from engine.stage import Stage, StageContext, StageResult, settings_of
 from engine.teachers import sample, score
@@ -33,15 +34,24 @@ __all__ = ["STAGES", "run"]
 STAGES: tuple[Stage, ...] = (
     Stage("ingest", "1-corpus", ingest.run, ("corpus", "target"), (), 1, ingest.identity),
     Stage("embed", "2-embeddings", embed.run, ("embedding",), ("ingest",), 1, embed.identity),
-    Stage("sample", "3-sample", sample.run, ("seed", "sample"), ("ingest",)),
-    Stage("score", "4-teacher", score.run, ("teacher",), ("ingest", "sample"), 1, score.identity),
-    Stage("fit", "5-network", fit_stage.run, ("seed", "network"), ("embed", "sample", "score")),
+    Stage(
+        "sample",
+        "3-sample",
+        sample.run,
+        ("seed", "sample"),
+        ("ingest", "embed"),
+        2,
+        sample.identity,
+    ),
+    Stage("score", "4-teacher", score.run, ("teacher",), ("ingest", "sample"), 2, score.identity),
+    Stage("fit", "5-network", fit_stage.run, ("seed", "network"), ("embed", "sample", "score"), 2),
     Stage(
         "predict",
         "6-influence",
         predict_stage.run,
         ("influence.max_dense_gib", "influence.neighbours"),
-        ("embed", "fit"),
+        ("embed", "sample", "score", "fit"),
+        2,
     ),
     Stage(
         "select",
@@ -82,17 +92,39 @@ def run(
         config = load_config(Path(config))
     directory = RunDirectory(_absolute(str(run_dir or config.run_dir)))
     stages = _stages_until(until)
-    plans = list(_plan(stages, config, directory))
+    attempts = _attempts(config)
+    first = _attempt_found(attempts, directory)
+    plans = list(_plan(stages, attempts[first], directory))
     _refuse_other_settings(plans, directory, overwrite)
-    if all(plan.done for plan in plans):
+    is_last = first + 1 == len(attempts) or _is_trusted(directory)
+    if is_last and all(plan.done for plan in plans):
         say(
             f"all of {', '.join(plan.stage.name for plan in plans)} done before in {directory.path}"
         )
+        _check_gate(config, directory)
         return directory
     with _fresh_is_removed(directory), directory.lock(), connected(config.ray):
-        for plan in plans:
-            _do(plan, config, directory)
+        for number in range(first, len(attempts)):
+            is_last = number + 1 == len(attempts)
+            if _do_all(stages, attempts[number], directory, is_last):
+                break
     return directory
+
+
+def _do_all(
+    stages: tuple[Stage, ...], config: Config, directory: RunDirectory, is_last: bool
+) -> bool:
+    """All stages in order; False, after the fit, when the teacher should be asked about more."""
+    for plan in list(_plan(stages, config, directory)):
+        _do(plan, config, directory)
+        if plan.stage.name != "fit":
+            continue
+        if not (is_last or _is_trusted(directory)):
+            asked = config.sample.fraction
+            say(f"the network cannot be trusted yet at sample.fraction {asked:g}: asking for more")
+            return False
+        _check_gate(config, directory)
+    return True
 
 
 def _stages_until(until: str | None) -> tuple[Stage, ...]:
@@ -111,6 +143,49 @@ def _absolute(run_dir: str) -> Path:
         path = Path.home() / "nn-cift" / path
         say(f"the uploaded working directory goes when the job ends: the run directory is {path}")
     return path.absolute()
+
+
+# --- the gate ------------------------------------------------------------------------------------
+
+
+def _attempts(config: Config) -> list[Config]:
+    """The settings to try in turn: with growing shares for the teacher under `extend`."""
+    attempts = [config]
+    gate = config.gate
+    if gate.on_low_fidelity == "extend":
+        while (last := attempts[-1].sample.fraction) < gate.max_fraction:
+            larger = min(last * gate.growth, gate.max_fraction)
+            sample_settings = config.sample.model_copy(update={"fraction": larger})
+            attempts.append(config.model_copy(update={"sample": sample_settings}))
+    return attempts
+
+
+def _attempt_found(attempts: list[Config], directory: RunDirectory) -> int:
+    """The attempt that the run directory's sample was drawn for, else the first."""
+    for number, config in enumerate(attempts):
+        if any(
+            plan.stage.name == "sample" and plan.done for plan in _plan(STAGES, config, directory)
+        ):
+            return number
+    return 0
+
+
+def _is_trusted(directory: RunDirectory) -> bool:
+    (folder,) = (stage.directory for stage in STAGES if stage.name == "fit")
+    artifact = directory.artifact(folder)
+    return artifact is not None and bool(artifact.counts["trusted"])
+
+
+def _check_gate(config: Config, directory: RunDirectory) -> None:
+    (folder,) = (stage.directory for stage in STAGES if stage.name == "fit")
+    artifact = directory.artifact(folder)
+    if config.gate.on_low_fidelity != "fail" or artifact is None or artifact.counts["trusted"]:
+        return
+    reasons = read_json(artifact.path("fidelity"))["reasons"]
+    raise FidelityError(
+        f"the network cannot be trusted: {reasons[0]}. What was computed is kept in "
+        f"{directory.path}; raise sample.fraction, or go on with --gate.on_low_fidelity warn"
+    )
 
 
 # --- planning ------------------------------------------------------------------------------------

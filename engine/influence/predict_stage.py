@@ -2,7 +2,8 @@
 
 A matrix up to `influence.max_dense_gib` is written in full, (M, N) [c, t] in parts of candidates;
 above that, the `influence.neighbours` best candidates of each target, in parts of targets. The
-mean influence of every candidate is exact in both cases and needs no matrix.
+mean influence of every candidate is exact in both cases and needs no matrix. A teacher that scores
+rows alone has one column; one that was asked about everything is the matrix itself.
 """
 
 from __future__ import annotations
@@ -14,10 +15,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.feather
+import pyarrow.parquet as pq
 
 from engine.actors import Partition, PartitionWorker, run_partitions, run_task
 from engine.artifact_rows import VectorParts, target_side
+from engine.errors import InputError
 from engine.influence.predict import mean_influence, predict_influence, top_candidates
+from engine.kernels.arrays import FloatArray
 from engine.network.influence_network import InfluenceNetwork
 from engine.run_directory import Artifact, Part, atomic_path, digest, finish_part, total_usage
 from engine.stage import StageContext, StageResult, Stopwatch
@@ -34,12 +38,22 @@ def run(context: StageContext) -> StageResult:
     settings = context.config.influence
     embeddings = context.inputs["embed"]
     num_candidates = len(VectorParts(embeddings, "candidates"))
-    num_targets = len(VectorParts(embeddings, target_side(embeddings)))
+    pairwise = context.inputs["sample"].counts["pairwise"]
+    num_targets = len(VectorParts(embeddings, target_side(embeddings))) if pairwise else 1
     means_path = context.directory / "mean_influence.npy"
-    usage = run_task(_write_means, context.inputs["fit"], embeddings, means_path)
-    dense_bytes = 4 * num_candidates * num_targets
-    dense = dense_bytes <= settings.max_dense_gib * 2**30
-    parts = _dense(context, num_candidates) if dense else _neighbours(context, num_targets)
+    dense = 4 * num_candidates * num_targets <= settings.max_dense_gib * 2**30
+    if context.inputs["sample"].counts["everything"]:
+        shape = (num_candidates, num_targets)
+        labels, directory = context.inputs["score"].path("labels"), context.directory
+        usage = run_task(_write_teacher, labels, shape, directory, means_path)
+        parts = [
+            finish_part(directory, path, min(BLOCK_ROWS, num_candidates - start), {})
+            for start, path in _teacher_blocks(directory, num_candidates)
+        ]
+    else:
+        fitted = (context.inputs["fit"], embeddings, num_targets)
+        usage = run_task(_write_means, *fitted, means_path)
+        parts = _dense(context, num_targets) if dense else _neighbours(context, num_targets)
     means = finish_part(context.directory, means_path, num_candidates, usage)
     kernel = "dense" if dense else "neighbours"
     return StageResult(
@@ -60,16 +74,66 @@ def run(context: StageContext) -> StageResult:
     )
 
 
-def _write_means(network: Artifact, embeddings: Artifact, path: Path) -> dict[str, float]:
+def _write_means(
+    network: Artifact, embeddings: Artifact, num_targets: int, path: Path
+) -> dict[str, float]:
     watch = Stopwatch()
     means = mean_influence(
         InfluenceNetwork.load(network.path("network")),
         VectorParts(embeddings, "candidates").all(),
-        VectorParts(embeddings, target_side(embeddings)).all(),
+        VectorParts(embeddings, target_side(embeddings)).block(0, num_targets),
     )
-    with atomic_path(path) as temporary, open(temporary, "wb") as file:
-        np.save(file, means, allow_pickle=False)
+    _save(means, path)
     return watch.usage()
+
+
+def _save(array: FloatArray, path: Path) -> None:
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        np.save(file, array, allow_pickle=False)
+
+
+# --- the teacher's own matrix --------------------------------------------------------------------
+
+
+def _teacher_blocks(directory: Path, num_candidates: int) -> list[tuple[int, Path]]:
+    (directory / "dense").mkdir(exist_ok=True)
+    starts = range(0, num_candidates, BLOCK_ROWS)
+    return [(start, directory / f"dense/{start:09d}-teacher.npy") for start in starts]
+
+
+def _write_teacher(
+    labels: Path, shape: tuple[int, int], directory: Path, means_path: Path
+) -> dict[str, float]:
+    """The labels of all pairs, which are sorted by candidate, then target, as the matrix."""
+    watch = Stopwatch()
+    scores = pq.read_table(labels, columns=["score"])["score"].to_numpy().reshape(shape)
+    matrix = _filled(scores)
+    for start, path in _teacher_blocks(directory, shape[0]):
+        _save(matrix[start : start + BLOCK_ROWS], path)
+    _save(matrix.mean(axis=1, dtype=np.float64).astype(np.float32), means_path)
+    return watch.usage()
+
+
+def _filled(scores: FloatArray) -> FloatArray:
+    """Scores with the mean of what is known of the target, else of all, where there is none.
+
+    So a pair that the teacher could not answer neither helps nor harms its candidate.
+    """
+    known = np.isfinite(scores)
+    if known.all():
+        return scores
+    if not known.any():
+        raise InputError(
+            "the teacher could score no pair (4-teacher/labels.parquet says why): "
+            "there is nothing to select by"
+        )
+    values = np.where(known, scores, 0)
+    counts = known.sum(axis=0)
+    means = np.where(counts > 0, values.sum(axis=0) / np.maximum(counts, 1), scores[known].mean())
+    return np.where(known, scores, means[None, :]).astype(np.float32)
+
+
+# --- the network's -------------------------------------------------------------------------------
 
 
 class _Worker(PartitionWorker):
@@ -87,15 +151,14 @@ class _Worker(PartitionWorker):
 class DenseWorker(_Worker):
     """Writes the influence of a block of candidates on all targets."""
 
-    def __init__(self, network: Artifact, embeddings: Artifact) -> None:
+    def __init__(self, network: Artifact, embeddings: Artifact, num_targets: int) -> None:
         super().__init__(network, embeddings)
-        self._all_targets = self._targets.all()
+        self._all_targets = self._targets.block(0, num_targets)
 
     def write(self, payload: Mapping[str, Any], path: Path) -> tuple[int, dict[str, float]]:
         block = self._candidates.block(payload["start"], payload["stop"])
         influence = predict_influence(self._network, block, self._all_targets, threads=1)
-        with atomic_path(path) as temporary, open(temporary, "wb") as file:
-            np.save(file, influence, allow_pickle=False)
+        _save(influence, path)
         return len(influence), {"pairs": float(influence.size)}
 
 
@@ -125,8 +188,10 @@ def _fixed_size_lists(matrix: Any) -> pa.Array:
     return pa.FixedSizeListArray.from_arrays(pa.array(matrix.ravel()), matrix.shape[1])
 
 
-def _dense(context: StageContext, num_candidates: int) -> list[Part]:
-    return _blocks(context, "dense", num_candidates, "npy", DenseWorker, {})
+def _dense(context: StageContext, num_targets: int) -> list[Part]:
+    num_candidates = len(VectorParts(context.inputs["embed"], "candidates"))
+    settings = {"num_targets": num_targets}
+    return _blocks(context, "dense", num_candidates, "npy", DenseWorker, settings)
 
 
 def _neighbours(context: StageContext, num_targets: int) -> list[Part]:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from engine.config import ModelConfig
+from engine.errors import SettingsError
 from engine.models.resolve import loading, resolve
 
 __all__ = ["Encoded", "Encoder"]
@@ -59,10 +60,16 @@ class Encoder:
         config: the model, its precision and its CPU threads.
         max_tokens: longest text in tokens; None, or more than the model reads, is its own limit.
 
-    Raises ModelError when the model cannot be found or loaded.
+    Raises ModelError when the model cannot be found or loaded, SettingsError when it is to be
+    quantised, which is for language models.
     """
 
     def __init__(self, config: ModelConfig, max_tokens: int | None = None) -> None:
+        if config.quantization:
+            raise SettingsError(
+                f"model {config.path}: quantization {config.quantization} is for language models, "
+                "this is a sentence encoder; remove it and set dtype: bfloat16 to save memory"
+            )
         torch.set_num_threads(config.threads)
         with loading(config):
             self._model = _load(config)

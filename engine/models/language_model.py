@@ -1,14 +1,14 @@
-"""A causal language model, asked one question: how likely is this reference answer?
+"""A causal language model, asked how likely a reference answer or a next token is.
 
-The prompts of one call share a prefix (instruction and in-context example). Its keys and values
-are computed once and reused for every suffix; the LM head runs on the positions that predict
-response tokens only. Both shortcuts are compared with the plain forward pass when a model is
-loaded, so an architecture that they do not fit is refused instead of scored wrongly.
+Prompts that share a prefix (instruction and in-context example) are asked about together: its
+keys and values are computed once and reused for every suffix. The LM head runs only on positions
+that predict something asked for. Both shortcuts are compared with the plain forward pass when a
+model is loaded, so an architecture that they do not fit is refused instead of scored wrongly.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,15 +19,25 @@ from torch import Tensor
 
 from engine.config import ModelConfig
 from engine.errors import ModelError
-from engine.models.resolve import loading, resolve
+from engine.models.causal_model import (
+    HEAD_ROWS,
+    MAX_PADDED,
+    context_size,
+    load_causal_model,
+    logits_finisher,
+)
+from engine.models.prompt_tokenizer import ChatFrame, PromptTokenizer
+from engine.models.resolve import loading
 
-__all__ = ["LanguageModel", "ResponseProbabilities", "Suffix", "load_causal_model"]
+__all__ = [
+    "LanguageModel",
+    "NextTokenProbabilities",
+    "ResponseProbabilities",
+    "Suffix",
+]
 
-# Rows of logits held at a time, in float32: 256 of them are 150 MB at 150,000 vocabulary entries.
-_HEAD_ROWS = 256
-_UNLIMITED_CONTEXT = 1 << 20
-# Positions of a batch for each token in it: on a CPU a padded position costs as much as a token.
-_MAX_PADDED = 1.2
+# Rows of the LM head that are turned into float32 at a time: 8192 of width 4096 are 134 MB.
+_FLOAT32_ROWS = 8192
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +68,19 @@ class ResponseProbabilities:
     num_tokens: int
 
 
+@dataclass(frozen=True, slots=True)
+class NextTokenProbabilities:
+    """Answer of `LanguageModel.next_token_probabilities`.
+
+    Attributes:
+        values: (n, number of tokens asked about) float32, in the order asked.
+        num_tokens: tokens that went through the model, padding not counted.
+    """
+
+    values: NDArray[np.float32]
+    num_tokens: int
+
+
 class LanguageModel:
     """A causal LM with its tokenizer, on the GPU when there is one.
 
@@ -68,46 +91,50 @@ class LanguageModel:
     def __init__(self, config: ModelConfig) -> None:
         torch.set_num_threads(config.threads)
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._name = config.path
         with loading(config):
-            self._tokenizer, self._model = load_causal_model(config)
-        self._model.to(self._device).eval()
+            tokenizer, self._model = load_causal_model(config)
+        self._tokenizer = PromptTokenizer(tokenizer, config.path)
+        if not config.quantization:
+            self._model.to(self._device)
+        self._model.eval()
         self._head = self._model.get_output_embeddings()
-        self._finish_logits = _logits_finisher(self._model.config)
-        if self._tokenizer.eos_token_id is None:
-            raise ModelError(f"model {config.path}: its tokenizer has no end-of-sequence token")
-        self._anchor = self._find_anchor()
+        self._finish_logits = logits_finisher(self._model.config)
         self._check_shortcuts(config)
+
+    @property
+    def name(self) -> str:
+        """What the settings call the model, for messages."""
+        return self._name
+
+    @property
+    def num_parameters(self) -> int:
+        """Weights of the model, each counted once, however few bits it is stored in."""
+        # transformers counts two for each byte of a 4-bit layer
+        return int(self._model.num_parameters())
 
     @property
     def bos(self) -> int | None:
         """Id that the tokenizer puts before a text; None when it puts none."""
-        ids = list(self._tokenizer("a", add_special_tokens=True).input_ids)
-        bos: int | None = self._tokenizer.bos_token_id
-        return bos if bos is not None and ids and ids[0] == bos else None
+        return self._tokenizer.bos
 
     @property
     def eos(self) -> int:
         """Id that ends a response."""
-        return int(self._tokenizer.eos_token_id)
+        return self._tokenizer.eos
 
     @property
     def context_size(self) -> int:
         """Most tokens that one prompt with its response may have."""
-        config = self._model.config.get_text_config()
-        size = getattr(config, "max_position_embeddings", None)
-        return int(size) if size else _UNLIMITED_CONTEXT
+        return context_size(self._model)
 
     def tokenize(self, text: str) -> list[int]:
-        """Ids of a piece of a prompt: no special token is added, none is read from the text.
+        """Ids of a piece of a prompt; see `PromptTokenizer.tokenize`."""
+        return self._tokenizer.tokenize(text)
 
-        Pieces are joined id by id, so a tokenizer that puts a space before every text is kept
-        from doing so: "Query:" is the same ids here as in the middle of a prompt.
-        """
-        if not self._anchor:
-            return self._ids(text)
-        ids = self._ids("\n" + text)
-        size = len(self._anchor)
-        return ids[size:] if ids[:size] == self._anchor else self._ids(text)
+    def chat_frame(self) -> ChatFrame:
+        """The model's chat template; ModelError without one, see `PromptTokenizer.chat_frame`."""
+        return self._tokenizer.chat_frame()
 
     @torch.inference_mode()
     def response_probabilities(
@@ -134,6 +161,27 @@ class LanguageModel:
                 values[i] = probabilities
         num_tokens = used + sum(len(s.query) + len(s.response) - 1 for s in suffixes)
         return ResponseProbabilities(values, num_tokens)
+
+    @torch.inference_mode()
+    def next_token_probabilities(
+        self, prompts: Sequence[Sequence[int]], tokens: Sequence[int], batch_size: int
+    ) -> NextTokenProbabilities:
+        """Probability of each of `tokens` right after each prompt; no prompt is empty.
+
+        One pass over each prompt, `batch_size` at a time, batched by length, then position, right
+        padded: batch mates matter through rounding only. LM head and softmax, over the whole
+        vocabulary, are in float32 whatever the model's dtype: in bfloat16, whose steps are 1/8 at
+        a usual logit, tokens that compete would often tie.
+        """
+        assert all(prompts), "a prompt is empty"
+        questions = [Suffix(prompt, [self.eos]) for prompt in prompts]
+        values = np.empty((len(prompts), len(tokens)), np.float32)
+        for batch in _batches([0] * len(prompts), questions, batch_size):
+            hidden = self._hidden_states([], 0, [questions[i] for i in batch])
+            last = [len(prompts[i]) - 1 for i in batch]
+            logits = self._float32_logits(hidden[list(range(len(batch))), last])
+            values[batch] = logits.softmax(-1)[:, list(tokens)].cpu().numpy()
+        return NextTokenProbabilities(values, sum(len(prompt) for prompt in prompts))
 
     def _prefix_layers(self, prefix: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
         """Keys and values (1, heads, P, d) of every layer after one pass over the prefix."""
@@ -186,41 +234,53 @@ class LanguageModel:
     def _probabilities(self, hidden: Tensor, tokens: Tensor) -> Tensor:
         """Softmax probability (n,) float32 of `tokens` (n,) from hidden states (n, H)."""
         parts = []
-        for start in range(0, len(tokens), _HEAD_ROWS):
-            part, wanted = hidden[start : start + _HEAD_ROWS], tokens[start : start + _HEAD_ROWS]
+        for start in range(0, len(tokens), HEAD_ROWS):
+            part, wanted = hidden[start : start + HEAD_ROWS], tokens[start : start + HEAD_ROWS]
             logits = self._finish_logits(self._head(part)).float()
             log_normaliser = logits.logsumexp(dim=-1)
             parts.append((logits.gather(1, wanted[:, None])[:, 0] - log_normaliser).exp())
         return torch.cat(parts)
 
-    def _ids(self, text: str) -> list[int]:
-        encoded = self._tokenizer(text, add_special_tokens=False, split_special_tokens=True)
-        return list(encoded.input_ids)
-
-    def _find_anchor(self) -> list[int]:
-        """Ids of a newline, when the tokenizer treats the start of a text specially; else []."""
-        newline = self._ids("\n")
-        return [] if self._ids("\na") == newline + self._ids("a") else newline
+    def _float32_logits(self, hidden: Tensor) -> Tensor:
+        """Logits (n, V) float32 of a few hidden states (n, H)."""
+        weight, bias = self._head.weight, getattr(self._head, "bias", None)
+        if not weight.is_floating_point():  # a quantised head has no rows to take
+            logits: Tensor = self._finish_logits(self._head(hidden)).float()
+            return logits
+        states = hidden.float()
+        parts = [states @ rows.float().T for rows in weight.split(_FLOAT32_ROWS)]
+        logits = torch.cat(parts, dim=-1)
+        return self._finish_logits(logits if bias is None else logits + bias.float())
 
     @torch.inference_mode()
     def _check_shortcuts(self, config: ModelConfig) -> None:
         """Compare cached, batched, head-sliced scores with the model's own plain forward pass."""
         ids = self.tokenize("Question: what comes after one, two, three? Answer: four.")
         suffixes = [Suffix(ids[3:5], ids[5:]), Suffix(ids[3:6], ids[6:8], prefix_length=2)]
+        prompts = [ids[:-1], ids[:4]]
         try:
             ours = self.response_probabilities(ids[:3], suffixes, batch_size=2).values
+            next_ones = self.next_token_probabilities(prompts, ids[-1:], batch_size=2).values
         except (AttributeError, TypeError, ValueError, RuntimeError, IndexError) as error:
             raise ModelError(
                 f"model {config.path} ({type(self._model).__name__}) cannot reuse a prompt's "
                 f"prefix: {error}"
             ) from error
-        for suffix, values in zip(suffixes, ours, strict=True):
-            plain = self._plain_probabilities([*ids[: _prefix_length(suffix, ids[:3])]], suffix)
-            tolerance = 1e-3 if config.dtype == "float32" else 0.1
-            if not np.allclose(values, plain, atol=tolerance):
+        checks = [
+            (values, [*ids[: _prefix_length(suffix, ids[:3])]], suffix)
+            for values, suffix in zip(ours, suffixes, strict=True)
+        ]
+        checks += [
+            (values, [], Suffix(prompt, ids[-1:]))
+            for values, prompt in zip(next_ones, prompts, strict=True)
+        ]
+        exact = config.dtype == "float32" and config.quantization != "int8"
+        for values, prefix, suffix in checks:
+            plain = self._plain_probabilities(prefix, suffix)
+            if not np.allclose(values, plain, atol=1e-3 if exact else 0.1):
                 raise ModelError(
-                    f"model {config.path} ({type(self._model).__name__}): reusing a prompt's "
-                    "prefix changes its probabilities; use another model for this teacher"
+                    f"model {config.path} ({type(self._model).__name__}): batching "
+                    "prompts or reusing their prefix changes probabilities; use another model"
                 )
 
     def _plain_probabilities(self, prefix: list[int], suffix: Suffix) -> NDArray[np.float32]:
@@ -230,33 +290,6 @@ class LanguageModel:
         wanted = ids[0, len(prompt) :, None]
         probabilities: Tensor = logits.float().softmax(-1).gather(1, wanted)[:, 0]
         return np.asarray(probabilities.cpu().numpy(), dtype=np.float32)
-
-
-def load_causal_model(config: ModelConfig) -> tuple[Any, Any]:
-    """Tokenizer and model of the settings, on the CPU; call it under `resolve.loading(config)`."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    resolved = resolve(config)
-    shared = {"revision": resolved.revision, "trust_remote_code": resolved.trust_remote_code}
-    tokenizer = AutoTokenizer.from_pretrained(resolved.source, **shared)
-    model = AutoModelForCausalLM.from_pretrained(
-        resolved.source, dtype=getattr(torch, config.dtype), use_safetensors=True, **shared
-    )
-    return tokenizer, model
-
-
-def _logits_finisher(config: Any) -> Callable[[Tensor], Tensor]:
-    """What some architectures do to the logits after the LM head (Gemma, Cohere, Granite)."""
-    text = config.get_text_config()
-    if softcap := getattr(text, "final_logit_softcapping", None):
-        return lambda logits: torch.tanh(logits / softcap) * softcap
-    if scale := getattr(text, "logit_scale", None):
-        return lambda logits: logits * scale
-    if divisor := getattr(text, "logits_scaling", None):
-        return lambda logits: logits / divisor
-    return lambda logits: logits
 
 
 def _prefix_length(suffix: Suffix, prefix: Sequence[int]) -> int:
@@ -276,7 +309,7 @@ def _batches(
     tokens = 0
     for i in order:
         padded = (len(batch) + 1) * sizes[i]
-        full = len(batch) == batch_size or padded > _MAX_PADDED * (tokens + sizes[i])
+        full = len(batch) == batch_size or padded > MAX_PADDED * (tokens + sizes[i])
         if batch and (full or lengths[i] != lengths[batch[0]]):
             yield batch
             batch, tokens = [], 0

@@ -1,10 +1,10 @@
 """The audit: how far the network may be trusted on pairs that it never saw.
 
 `fidelity` measures, `engine.network.verdict` judges. The network stands beside what costs nothing
-or next to nothing: the mean of the training labels, zero, the cosine of the two embeddings, and a
-ridge regression on [e_c, e_t]. Pairs share candidates and targets, so they are not independent:
-intervals resample both sides (the pigeonhole bootstrap; Owen 2007, The Annals of Applied
-Statistics 1).
+or next to nothing: the mean of the training labels, zero, the same network fitted on permuted
+labels, the cosine of the two embeddings, and a ridge regression on [e_c, e_t]. Pairs share
+candidates and targets, so they are not independent: intervals resample both sides (the pigeonhole
+bootstrap; Owen 2007, The Annals of Applied Statistics 1).
 
 Everything is numpy; nothing here reads a file or asks a teacher.
 """
@@ -35,6 +35,7 @@ __all__ = [
 Interval = tuple[float, float]
 
 NUM_HALVES = 20
+TOP_SHARE = 0.3
 GATHER_ROWS = 16384
 # Keys of the random streams.
 BOOTSTRAP, HALVES = range(2)  # 2 is the ridge's
@@ -83,6 +84,8 @@ class CandidateMeans:
             random (one-sided).
         split_half: Spearman of the teacher's means over one random half of the targets with those
             over the other, mean of 20 splits: what the teacher reaches against itself.
+        top_overlap: of each predictor's best 30 % of the candidates with the teacher's (Jaccard).
+        chance_overlap: what two random subsets of that size share.
     """
 
     num_candidates: int
@@ -90,6 +93,8 @@ class CandidateMeans:
     spearman: Mapping[str, float | None]
     p_value: float | None
     split_half: float | None
+    top_overlap: Mapping[str, float]
+    chance_overlap: float
 
 
 @dataclass(frozen=True)
@@ -115,9 +120,10 @@ def fidelity(
     quadrants: IndexArray,
     pairs: IndexArray,
     candidates: FloatArray,
-    targets: FloatArray,
+    targets: FloatArray | None,
     training_pairs: IndexArray,
     training_labels: FloatArray,
+    permuted: FloatArray | None = None,
     seed: int = 0,
     num_resamples: int = 1000,
 ) -> Fidelity:
@@ -128,9 +134,11 @@ def fidelity(
         labels: the teacher's scores of the same pairs, (n,); never used in training.
         quadrants: 1..4 of each pair, (n,).
         pairs: (n, 2) int, [c, t] row numbers into the embeddings.
-        candidates, targets: the embeddings the network read, (C, D) and (T, D) float32.
+        candidates, targets: the embeddings the network read, (C, D) and (T, D) float32; without
+            targets there is no cosine, and the ridge reads e_c alone.
         training_pairs, training_labels: (m, 2) and (m,), what the network learned from; the mean,
             the calibration of the cosine and the ridge come from them alone.
+        permuted: as predictions, (n,), of a network that was fitted on permuted labels, if any.
         seed: of the bootstrap, the halves and the ridge's held-out candidates: same seed, same
             numbers.
         num_resamples: of the bootstrap.
@@ -142,23 +150,29 @@ def fidelity(
     _check(predictions, labels, quadrants, pairs, training_pairs, training_labels)
     known = training_labels.astype(np.float64)
     mean, std = float(known.mean()), float(known.std())
-    cosine = _cosine(candidates, targets, pairs)
-    slope, offset = _calibration(_cosine(candidates, targets, training_pairs), known)
-    ridge = Ridge.fit(candidates, targets, training_pairs, known, seed)
+    nothing = np.empty((int(pairs[:, 1].max(initial=0)) + 1, 0), dtype=np.float32)
+    sides = (candidates, nothing if targets is None else targets)
+    ridge = Ridge.fit(*sides, training_pairs, known, seed)
     predicted = {
         "network": predictions.astype(np.float64),
         "mean": np.full(len(pairs), mean),
         "zero": np.zeros(len(pairs)),
-        "cosine": slope * cosine + offset,
-        "ridge": ridge.predict(candidates, targets, pairs),
+        "ridge": ridge.predict(*sides, pairs),
     }
-    # Ranks by the raw cosine: a negative slope would make the baseline look wise after the event.
-    ranked_by = {**predicted, "cosine": cosine}
+    if permuted is not None:
+        predicted["permuted"] = permuted.astype(np.float64)
+    ranked_by = dict(predicted)
+    if targets is not None:
+        cosine = _cosine(candidates, targets, pairs)
+        slope, offset = _calibration(_cosine(candidates, targets, training_pairs), known)
+        predicted["cosine"] = slope * cosine + offset
+        # Ranks by the raw one: a negative slope would make the baseline look wise after the event.
+        ranked_by["cosine"] = cosine
     truth = labels.astype(np.float64)
     measured = {}
     for quadrant in np.unique(quadrants).tolist():
         rows = quadrants == quadrant
-        audit = _Audit(truth[rows], pairs[rows], std, seed, num_resamples)
+        audit = _Audit(truth[rows], pairs[rows], targets is not None, std, seed, num_resamples)
         scores = audit.scores(_rows(predicted, rows), _rows(ranked_by, rows))
         measured[quadrant] = audit.quadrant(quadrant, scores)
     unseen = quadrants >= 3
@@ -170,11 +184,18 @@ class _Audit:
     """The pairs of one quadrant, and the weights that each resample gives them."""
 
     def __init__(
-        self, labels: Array, pairs: IndexArray, label_std: float, seed: int, num_resamples: int
+        self,
+        labels: Array,
+        pairs: IndexArray,
+        pairwise: bool,
+        label_std: float,
+        seed: int,
+        num_resamples: int,
     ) -> None:
         self.labels, self.label_std = labels, label_std
         self.ids = [np.unique(pairs[:, side], return_inverse=True)[1] for side in (0, 1)]
         self.sizes = [int(ids.max()) + 1 for ids in self.ids]
+        self.resampled = (0, 1) if pairwise else (0,)
         self.seed, self.num_resamples = seed, num_resamples
         self.truth = _Ranker(labels)
 
@@ -213,12 +234,15 @@ class _Audit:
 
     def _resamples(self) -> Iterator[Array]:
         """Weights of the pairs, (n,): times the candidate was drawn x times the target was."""
-        if min(self.sizes) < 2:
+        if min(self.sizes[side] for side in self.resampled) < 2:
             return
         rng = np.random.default_rng(_stream(self.seed, BOOTSTRAP))
         for _ in range(self.num_resamples):
-            drawn = [rng.multinomial(size, np.full(size, 1 / size)) for size in self.sizes]
-            yield (drawn[0][self.ids[0]] * drawn[1][self.ids[1]]).astype(np.float64)
+            weights = np.ones(len(self.labels))
+            for side in self.resampled:
+                size = self.sizes[side]
+                weights *= rng.multinomial(size, np.full(size, 1 / size))[self.ids[side]]
+            yield weights
 
     def _score(
         self, errors: Array, point: tuple[float, float], resampled: Array, network: Array
@@ -280,7 +304,27 @@ def _candidate_means(
     if spearman["network"] is not None and num_rows > 2:
         predicted = _means(ranked_by["network"], row_ids, num_rows)
         p_value = float(scipy.stats.spearmanr(predicted, truth, alternative="greater").pvalue)
-    return CandidateMeans(num_rows, num_columns, spearman, p_value, split_half)
+    top = _top(truth)
+    overlap = {
+        name: _jaccard(_top(_means(values, row_ids, num_rows)), top)
+        for name, values in ranked_by.items()
+        if spearman[name] is not None  # the top of a constant is anything
+    }
+    size = int(top.sum())
+    # the expected share of common members, which for sets of this size is near the expected Jaccard
+    chance = size / (2 * num_rows - size)
+    return CandidateMeans(num_rows, num_columns, spearman, p_value, split_half, overlap, chance)
+
+
+def _top(means: Array) -> NDArray[np.bool_]:
+    """The best 30 % of the candidates, at least one; ties to the lower row."""
+    chosen = np.zeros(len(means), dtype=bool)
+    chosen[np.argsort(-means, kind="stable")[: max(1, round(TOP_SHARE * len(means)))]] = True
+    return chosen
+
+
+def _jaccard(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
+    return float((first & second).sum() / (first | second).sum())
 
 
 def _means(values: Array, ids: IndexArray, size: int) -> Array:

@@ -27,8 +27,10 @@ from torch import Tensor
 
 from engine.config import NetworkConfig
 from engine.errors import SettingsError
+from engine.network.ensemble import EnsembleTrainer
 from engine.network.influence_network import InfluenceNetwork
-from engine.network.training import EpochLoss, Trainer, TrainingSet
+from engine.network.training import EpochLoss
+from engine.network.training_set import TrainingSet
 
 __all__ = ["FitSummary", "fit_network", "fit_on_ray"]
 
@@ -46,17 +48,19 @@ class FitSummary:
     """What a fit did, for the manifest and the report.
 
     Attributes:
-        epochs: epochs trained; early stopping may end before the setting.
-        best_epoch: the epoch, counted from 1, whose weights were kept.
-        history: losses of each epoch, in label variances when labels are standardised.
+        epochs: epochs trained, of all members; early stopping may end before the setting.
+        best_epochs: of each member the epoch, counted from 1, whose weights were kept.
+        histories: of each member the losses of each epoch, in label variances when labels are
+            standardised.
         num_parameters: weights and biases of the network.
-        num_train_pairs, num_validation_pairs: labels learned from and labels held out.
+        num_train_pairs, num_validation_pairs: labels learned from and labels held out, by one
+            member.
         label_mean, label_std: the frozen label scaling, in teacher units.
     """
 
     epochs: int
-    best_epoch: int
-    history: tuple[EpochLoss, ...]
+    best_epochs: tuple[int, ...]
+    histories: tuple[tuple[EpochLoss, ...], ...]
     num_parameters: int
     num_train_pairs: int
     num_validation_pairs: int
@@ -65,32 +69,34 @@ class FitSummary:
 
     def to_dict(self) -> dict[str, Any]:
         """The summary as JSON-able values; `from_dict` reads it back."""
-        return asdict(self) | {"history": [asdict(loss) for loss in self.history]}
+        return asdict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> FitSummary:
         """Read what `to_dict` gave."""
-        history = tuple(EpochLoss(**loss) for loss in values["history"])
-        return cls(**{**values, "history": history})
+        histories = tuple(tuple(EpochLoss(**loss) for loss in h) for h in values["histories"])
+        best_epochs = tuple(values["best_epochs"])
+        return cls(**{**values, "histories": histories, "best_epochs": best_epochs})
 
     @classmethod
-    def of(cls, trainer: Trainer) -> FitSummary:
-        """Summarise what a trainer has done so far."""
+    def of(cls, trainer: EnsembleTrainer) -> FitSummary:
+        """Summarise a finished fit."""
+        network, member = trainer.result(), trainer.current
         return cls(
             epochs=trainer.epochs,
-            best_epoch=trainer.best_epoch,
-            history=tuple(trainer.history),
-            num_parameters=sum(p.numel() for p in trainer.network.parameters()),
-            num_train_pairs=len(trainer.train_rows),
-            num_validation_pairs=len(trainer.validation_rows),
-            label_mean=float(trainer.network.label_mean),
-            label_std=float(trainer.network.label_std),
+            best_epochs=tuple(trainer.best_epochs),
+            histories=tuple(map(tuple, trainer.histories)),
+            num_parameters=sum(p.numel() for p in network.parameters()),
+            num_train_pairs=len(member.train_rows),
+            num_validation_pairs=len(member.validation_rows),
+            label_mean=float(network.label_mean),
+            label_std=float(network.label_std),
         )
 
 
 def fit_network(
     candidates: Array,
-    targets: Array,
+    targets: Array | None,
     pairs: Array,
     labels: Array,
     settings: NetworkConfig | None = None,
@@ -100,8 +106,8 @@ def fit_network(
 
     Args:
         candidates: embeddings, (C, D) float32; numpy array or tensor.
-        targets: embeddings by the same encoder, (T, D) float32.
-        pairs: (n, 2) int, [c, t] row numbers into the two.
+        targets: embeddings by the same encoder, (T, D) float32; None fits a pointwise network.
+        pairs: (n, 2) int, [c, t] row numbers into the two; t is not read without targets.
         labels: the teacher's score of each pair, (n,), any units.
         settings: default is the preset `default`; `num_workers` and `execution` are not used.
         seed: same seed, same bytes; the global random state is left alone.
@@ -113,13 +119,13 @@ def fit_network(
     """
     data = TrainingSet(
         _as_numpy(candidates).astype(np.float32, copy=False),
-        _as_numpy(targets).astype(np.float32, copy=False),
+        None if targets is None else _as_numpy(targets).astype(np.float32, copy=False),
         _as_numpy(pairs).astype(np.int64, copy=False),
         _as_numpy(labels).astype(np.float32, copy=False),
     )
     data.check()
     with _one_thread():
-        trainer = Trainer(data, settings or NetworkConfig.model_validate({}), seed)
+        trainer = EnsembleTrainer(data, settings or NetworkConfig.model_validate({}), seed)
         while not trainer.done:
             trainer.train_epoch()
     return trainer.result()
@@ -200,7 +206,7 @@ def _train_loop(config: dict[str, Any]) -> dict[str, Any]:
     return FitSummary.of(trainer).to_dict()
 
 
-def _train_and_report(trainer: Trainer) -> None:
+def _train_and_report(trainer: EnsembleTrainer) -> None:
     """Train to the end, from the last checkpoint if there is one; the last report is left out."""
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is not None:
@@ -213,10 +219,10 @@ def _train_and_report(trainer: Trainer) -> None:
             _report(trainer)
 
 
-def _worker_trainer(config: Mapping[str, Any]) -> Trainer:
+def _worker_trainer(config: Mapping[str, Any]) -> EnsembleTrainer:
     context = ray.train.get_context()
     num_workers = context.get_world_size()
-    return Trainer(
+    return EnsembleTrainer(
         TrainingSet.open(Path(config["data_dir"])),
         NetworkConfig.model_validate(config["settings"]),
         config["seed"],
@@ -232,9 +238,10 @@ def _sum_over_workers(tensor: Tensor) -> Tensor:
     return tensor
 
 
-def _report(trainer: Trainer) -> None:
+def _report(trainer: EnsembleTrainer) -> None:
     """Hand Ray Train a checkpoint; every worker must call it equally often."""
-    metrics = {"epoch": trainer.epochs, **asdict(trainer.history[-1])}
+    history = trainer.current.history or trainer.histories[-1]
+    metrics = {"epoch": trainer.epochs, **asdict(history[-1])}
     if trainer.rank != 0:
         ray.train.report(metrics)
         return

@@ -118,6 +118,43 @@ class InfluenceNetwork(nn.Module):
             target_bias=target_bias.contiguous().numpy(),
         )
 
+    @classmethod
+    @torch.no_grad()
+    def mean_of(cls, networks: Sequence[InfluenceNetwork]) -> InfluenceNetwork:
+        """One network that predicts the mean of several, their hidden units side by side.
+
+        Exact up to float32 rounding. A single network is returned as it is; several must have one
+        hidden layer each and the same inputs.
+        """
+        if len(networks) == 1:
+            return networks[0]
+        assert all(len(network.hidden) == 1 for network in networks), "one hidden layer each"
+        first = networks[0]
+        mean = cls(
+            first.dim,
+            (sum(network.hidden[0] for network in networks),),
+            pairwise=first.pairwise,
+            main_effects=first.main is not None,
+            generator=torch.Generator(),
+        )
+        scale = torch.stack([network.label_std for network in networks])
+        mean.label_std.copy_(scale.mean())
+        mean.label_mean.copy_(torch.stack([network.label_mean for network in networks]).mean())
+        # a member's share of the output, in standard deviations of the mean network
+        shares = (scale / (scale.mean() * len(networks))).tolist()
+        below, above = (cast(nn.Linear, layer) for layer in mean.layers)
+        layers = [[cast(nn.Linear, layer) for layer in network.layers] for network in networks]
+        below.weight.copy_(torch.cat([hidden.weight for hidden, _ in layers]))
+        below.bias.copy_(torch.cat([hidden.bias for hidden, _ in layers]))
+        weighed = list(zip(layers, shares, strict=True))
+        above.weight.copy_(torch.cat([last.weight * s for (_, last), s in weighed], dim=1))
+        above.bias.copy_(torch.stack([last.bias * s for (_, last), s in weighed]).sum(dim=0))
+        if mean.main is not None:
+            mains = [cast(nn.Linear, network.main).weight for network in networks]
+            parts = [main * s for main, s in zip(mains, shares, strict=True)]
+            mean.main.weight.copy_(torch.stack(parts).sum(dim=0))
+        return mean.eval()
+
     def save(self, path: Path) -> None:
         """Write weights, label scaling and shape as safetensors; equal networks, equal bytes."""
         shape = {

@@ -1,8 +1,8 @@
 """The training loop of the InfluenceNetwork, for one process or one of W equal workers.
 
-`TrainingSet` is what the teacher's labels look like on disk, `Trainer` runs epochs over it. Pure
-torch: who the other workers are is hidden behind one function that sums a tensor over them, so
-`engine.network.fit` runs the same code in-process and under Ray Train.
+`Trainer` runs epochs over a `TrainingSet`. Pure torch: who the other workers are is hidden behind
+one function that sums a tensor over them, so `engine.network.fit` runs the same code in-process
+and under Ray Train.
 
 Everything random is a function of (seed, epoch, step) and made for the whole global batch before a
 worker takes its slice, so 1..W workers see the same batches and the same dropout and take the same
@@ -23,104 +23,21 @@ import numpy as np
 import safetensors
 import safetensors.torch
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from engine.config import NetworkConfig
-from engine.errors import InputError, RunDirectoryError, SettingsError
-from engine.kernels.pairwise import FloatArray
+from engine.errors import RunDirectoryError, SettingsError
+from engine.kernels.arrays import FloatArray, IndexArray
 from engine.network.influence_network import InfluenceNetwork
+from engine.network.training_set import TrainingSet
 
-__all__ = ["EpochLoss", "IndexArray", "Reduce", "Trainer", "TrainingSet"]
+__all__ = ["EpochLoss", "Reduce", "Trainer"]
 
-IndexArray = NDArray[np.int64]
 Reduce = Callable[[Tensor], Tensor]
 
-MIN_LABELS = 8
 VALIDATION_BATCH = 4096
 # Keys of the random streams, so that no two of them share numbers.
 WEIGHTS, VALIDATION, ORDER, DROPOUT = range(4)
-
-
-@dataclass(frozen=True)
-class TrainingSet:
-    """Teacher labels of some pairs, with the embeddings of both sides.
-
-    Attributes:
-        candidates: embeddings e_c, (C, D) float32; a memory map is read batch by batch.
-        targets: embeddings e_t, (T, D) float32; likewise.
-        pairs: (n, 2) int64, [c, t] row numbers into the two.
-        labels: the teacher's score of each pair, (n,) float32, in the teacher's units.
-    """
-
-    candidates: FloatArray
-    targets: FloatArray
-    pairs: IndexArray
-    labels: FloatArray
-
-    @property
-    def dim(self) -> int:
-        """D, the size of one embedding."""
-        return int(self.candidates.shape[1])
-
-    def check(self) -> None:
-        """Refuse what cannot be learned; reads every row once. Raises InputError."""
-        self._check_shapes()
-        if len(self.labels) < MIN_LABELS:
-            raise InputError(
-                f"{len(self.labels)} teacher labels are too few to fit a network, expected at "
-                f"least {MIN_LABELS}: raise sample.fraction"
-            )
-        bad = int(np.count_nonzero(~np.isfinite(self.labels)))
-        if bad:
-            raise InputError(
-                f"{bad} of {len(self.labels)} teacher labels are not finite numbers: "
-                "score those pairs again or leave them out"
-            )
-        for name, rows, column in (
-            ("candidates", self.candidates, self.pairs[:, 0]),
-            ("targets", self.targets, self.pairs[:, 1]),
-        ):
-            if column.min() < 0 or column.max() >= len(rows):
-                raise InputError(
-                    f"pairs name {name} {column.min()}..{column.max()}, expected rows of the "
-                    f"{len(rows)} {name} given (0..{len(rows) - 1})"
-                )
-            if not all(np.isfinite(part).all() for part in _chunks(rows)):
-                raise InputError(f"embeddings of {name} hold values that are not finite numbers")
-
-    def _check_shapes(self) -> None:
-        shapes = f"candidates {self.candidates.shape}, targets {self.targets.shape}"
-        if self.candidates.ndim != 2 or self.targets.ndim != 2:
-            raise InputError(f"got {shapes}; expected embeddings of shape (rows, D)")
-        if self.candidates.shape[1] != self.targets.shape[1]:
-            raise InputError(
-                f"got {shapes}; expected the same D on both sides: embed both with one encoder"
-            )
-        if self.pairs.ndim != 2 or self.pairs.shape[1:] != (2,):
-            raise InputError(f"got pairs of shape {self.pairs.shape}; expected (n, 2), [c, t]")
-        if self.labels.shape != (len(self.pairs),):
-            raise InputError(
-                f"got labels of shape {self.labels.shape}; expected one per pair, "
-                f"({len(self.pairs)},)"
-            )
-
-    def save(self, directory: Path) -> None:
-        """Write four .npy files into an existing directory."""
-        for name in ("candidates", "targets", "pairs", "labels"):
-            np.save(directory / f"{name}.npy", getattr(self, name), allow_pickle=False)
-
-    @classmethod
-    def open(cls, directory: Path) -> TrainingSet:
-        """Map what `save` wrote; embeddings and pairs stay on disk. Raises InputError."""
-        try:
-            candidates, targets, pairs, labels = (
-                np.load(directory / f"{name}.npy", mmap_mode="r", allow_pickle=False)
-                for name in ("candidates", "targets", "pairs", "labels")
-            )
-        except (OSError, ValueError) as error:
-            raise InputError(f"{directory} holds no training set: {error}") from None
-        return cls(candidates, targets, pairs, np.array(labels, dtype=np.float32))
 
 
 @dataclass(frozen=True)
@@ -252,7 +169,9 @@ class Trainer:
             )
             self.network.load_state_dict(_under("network.", tensors))
             self.best_weights = _under("best.", tensors)
-            for name, parameter in self.network.named_parameters():
+            # before its first step an optimiser has no state
+            named = self.network.named_parameters() if numbers["history"] else ()
+            for name, parameter in named:
                 keys = ("step", "exp_avg", "exp_avg_sq")
                 state = {key: tensors[f"optimizer.{key}.{name}"] for key in keys}
                 self.optimizer.state[parameter] = state
@@ -274,7 +193,8 @@ class Trainer:
         if self.settings.input_dropout > 0:
             mask = self._dropout_mask(len(batch), epoch, step)[mine].to(self.device)
             candidates = candidates * mask[:, : self.data.dim]
-            targets = targets * mask[:, self.data.dim :]
+            if targets is not None:
+                targets = targets * mask[:, self.data.dim :]
         squared_error = (self.network.standardised(candidates, targets) - labels).square().sum()
         self.optimizer.zero_grad(set_to_none=True)
         # Over the size of the global batch, so that the sum over workers is the batch mean.
@@ -315,14 +235,19 @@ class Trainer:
             total += errors.square().sum().double()
         return float(self.reduce(total)) / len(self.validation_rows)
 
-    def _gather(self, rows: IndexArray) -> tuple[Tensor, Tensor, Tensor]:
-        """Embeddings and standardised labels of some pairs: (B, D), (B, D), (B,)."""
+    def _gather(self, rows: IndexArray) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Embeddings and standardised labels of some pairs: (B, D), (B, D) or None, (B,)."""
         pairs = np.asarray(self.data.pairs[rows])
-        candidates = torch.from_numpy(np.asarray(self.data.candidates[pairs[:, 0]], np.float32))
-        targets = torch.from_numpy(np.asarray(self.data.targets[pairs[:, 1]], np.float32))
+        candidates = self._rows(self.data.candidates, pairs[:, 0])
+        targets = None
+        if self.data.targets is not None:
+            targets = self._rows(self.data.targets, pairs[:, 1])
         labels = torch.from_numpy(self.data.labels[rows]).to(self.device)
         labels = (labels - self.network.label_mean) / self.network.label_std
-        return candidates.to(self.device), targets.to(self.device), labels
+        return candidates, targets, labels
+
+    def _rows(self, embeddings: FloatArray, rows: IndexArray) -> Tensor:
+        return torch.from_numpy(np.asarray(embeddings[rows], np.float32)).to(self.device)
 
 
 def _alone(tensor: Tensor) -> Tensor:
@@ -331,10 +256,6 @@ def _alone(tensor: Tensor) -> Tensor:
 
 def _slice_of(size: int, rank: int, num_workers: int) -> slice:
     return slice(size * rank // num_workers, size * (rank + 1) // num_workers)
-
-
-def _chunks(rows: FloatArray, size: int = 16384) -> list[FloatArray]:
-    return [rows[start : start + size] for start in range(0, len(rows), size)]
 
 
 def _stream(seed: int, *keys: int) -> np.random.SeedSequence:
@@ -375,6 +296,7 @@ def _new_network(
     network = InfluenceNetwork(
         data.dim,
         settings.hidden,
+        pairwise=data.pairwise,
         main_effects=settings.main_effects,
         generator=_generator(seed, WEIGHTS),
     )

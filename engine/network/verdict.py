@@ -32,11 +32,14 @@ def verdict(fidelity: Fidelity, judged: int = 4) -> Verdict:
     quadrant = fidelity.quadrants.get(judged)
     if quadrant is None:
         return Verdict(False, [f"no pair of quadrant {judged} was audited"], [])
-    network, cosine, ridge = (quadrant.scores[name] for name in ("network", "cosine", "ridge"))
+    network, ridge, cosine = (quadrant.scores.get(name) for name in ("network", "ridge", "cosine"))
+    assert network is not None and ridge is not None, "the audit measures both"
     if network.r2 is None:
         reason = f"all {quadrant.num_pairs} audited labels are equal: there is nothing to judge by"
         return Verdict(False, [reason], [])
-    checks = [_beats_mean(network), _beats_cosine(network, cosine), _beats_ridge(network, ridge)]
+    checks = [_beats_mean(network), _beats_ridge(network, ridge)]
+    if cosine is not None:  # a teacher that scores rows alone has none
+        checks.append(_beats_cosine(network, cosine))
     if fidelity.candidate_means is not None:
         checks.append(_ranks_candidates(fidelity.candidate_means))
     checks.sort(key=lambda check: check[0])
@@ -89,10 +92,12 @@ def _ranks_candidates(means: CandidateMeans) -> tuple[bool, str]:
     return False, f"the network ranks {said} no surely better than chance: {numbers}"
 
 
-def _close_calls(network: Score, cosine: Score, ridge: Score) -> list[str]:
+def _close_calls(network: Score, cosine: Score | None, ridge: Score) -> list[str]:
     """Comparisons of Spearman that a fresh audit could turn round."""
     remarks = []
     for name, other in (("the cosine", cosine), ("the ridge regression", ridge)):
+        if other is None:
+            continue
         interval = other.spearman_lead_interval
         if interval is None or interval[0] > 0 or interval[1] < 0:
             continue

@@ -23,7 +23,7 @@ __all__ = [
     "read_fidelity",
 ]
 
-PREDICTORS = ("network", "mean", "zero", "cosine", "ridge")
+PREDICTORS = ("network", "mean", "zero", "permuted", "cosine", "ridge")
 QUADRANTS = {
     "Q1": "Candidates and targets that the network was trained on, in pairs it did not see.",
     "Q2": "Candidates it was trained on, with targets it never met.",
@@ -60,7 +60,8 @@ def one_sentence(fidelity: Mapping[str, Any]) -> str:
         reason = fidelity["reasons"][0] if fidelity["reasons"] else "it was not audited"
         return f"Not to be trusted: {reason}."
     judged = judged_scores(fidelity)
-    assert judged is not None, "a trusted network was audited"
+    if judged is None:
+        return f"The teacher's own scores: {fidelity['reasons'][0]}."
     network = judged["scores"]["network"]
     return (
         "Trusted: on candidates that the network never saw it follows the teacher better than what "

@@ -105,9 +105,9 @@ def make_ledger(manifests: Mapping[str, Manifest]) -> Ledger:
     stages = [_stage_cost(name, manifest) for name, manifest in manifests.items()]
     score, sample = manifests["score"], manifests["sample"]["counts"]
     usage, pairs = score["usage"], int(score["counts"]["pairs"])
-    num_candidates, num_targets = _sizes(manifests["ingest"])
+    num_candidates, num_targets = _sizes(manifests)
     total = sum(stage.charged_seconds for stage in stages)
-    full = _full_teacher(score, manifests["ingest"])
+    full = _full_teacher(manifests)
     saved = 1 - total / full.seconds if full.seconds > 0 else None
     audit_pairs = sum(int(sample.get(name, 0)) for name in AUDIT_COUNTS)
     same_encoder = _same_encoder(manifests, full)
@@ -157,10 +157,12 @@ def _stage_cost(name: str, manifest: Manifest) -> StageCost:
     return StageCost(name, wall, worker, charged, calls, tokens, truncated)
 
 
-def _sizes(ingest: Manifest) -> tuple[int, int]:
-    """(M, N); without a target set the candidates are their own targets."""
-    counts = ingest["counts"]
-    return int(counts["candidates"]), int(counts.get("targets", counts["candidates"]))
+def _sizes(manifests: Mapping[str, Manifest]) -> tuple[int, int]:
+    """(M, N); without a target set the candidates are their own, and a teacher of rows has one."""
+    counts = manifests["ingest"]["counts"]
+    pairwise = manifests["sample"]["counts"]["pairwise"]
+    num_targets = int(counts.get("targets", counts["candidates"])) if pairwise else 1
+    return int(counts["candidates"]), num_targets
 
 
 # --- the teacher's prices ------------------------------------------------------------------------
@@ -168,23 +170,19 @@ def _sizes(ingest: Manifest) -> tuple[int, int]:
 
 def _unit_costs(score: Manifest) -> UnitCosts:
     usage = score["usage"]
-    # A teacher whose pairs need no model still spends time on each; it is counted by pairs then.
-    asked = usage.get("pairs_calls") or score["counts"]["pairs"]
     return UnitCosts(
         seconds_per_candidate=_rate(usage, "features_candidate", "seconds"),
         seconds_per_target=_rate(usage, "features_target", "seconds"),
-        seconds_per_pair=float(usage["pairs_seconds"]) / asked
-        if asked and "pairs_seconds" in usage
-        else None,
+        seconds_per_pair=_rate(usage, "pairs", "seconds"),
         tokens_per_candidate=_rate(usage, "features_candidate", "tokens"),
         tokens_per_target=_rate(usage, "features_target", "tokens"),
-        tokens_per_pair=_rate(usage, "pairs", "tokens"),
+        tokens_per_pair=_rate(usage, "pairs", "tokens") if usage.get("pairs_calls") else None,
     )
 
 
 def _rate(usage: Mapping[str, float], kind: str, what: str) -> float | None:
-    calls = usage.get(f"{kind}_calls", 0)
-    return float(usage[f"{kind}_{what}"]) / calls if calls else None
+    rows = usage.get(f"{kind}_rows", 0)
+    return float(usage[f"{kind}_{what}"]) / rows if rows and f"{kind}_{what}" in usage else None
 
 
 def _unit(usage: Mapping[str, float]) -> Literal["pair", "point"]:
@@ -192,17 +190,17 @@ def _unit(usage: Mapping[str, float]) -> Literal["pair", "point"]:
     return "point" if _features(usage) and not usage.get("pairs_calls", 0) else "pair"
 
 
-def _full_teacher(score: Manifest, ingest: Manifest) -> FullTeacher:
-    num_candidates, num_targets = _sizes(ingest)
+def _full_teacher(manifests: Mapping[str, Manifest]) -> FullTeacher:
+    score, (num_candidates, num_targets) = manifests["score"], _sizes(manifests)
     usage, unit = score["usage"], _unit(score["usage"])
     sides: dict[tuple[str, ...], int] = {("candidate",): num_candidates, ("target",): num_targets}
-    if unit == "point" and "targets" not in ingest["counts"]:
+    if score["counts"].get("same_features") and "targets" not in manifests["ingest"]["counts"]:
         # one set on both sides: a full run would ask about each of its points once
         sides = {("candidate", "target"): num_candidates}
-    asked = {kinds: number for kinds, number in sides.items() if _features(usage, kinds, "calls")}
-    seconds, tokens = (
-        sum(n * _features(usage, k, what) / _features(usage, k, "calls") for k, n in asked.items())
-        for what in ("seconds", "tokens")
+    asked = {kinds: number for kinds, number in sides.items() if _features(usage, kinds, "rows")}
+    seconds, tokens, calls = (
+        sum(n * _features(usage, k, what) / _features(usage, k, "rows") for k, n in asked.items())
+        for what in ("seconds", "tokens", "calls")
     )
     points, pairs = sum(asked.values()), num_candidates * num_targets if unit == "pair" else 0
     costs = _unit_costs(score)
@@ -210,9 +208,13 @@ def _full_teacher(score: Manifest, ingest: Manifest) -> FullTeacher:
         unit=unit,
         points=points,
         pairs=pairs,
-        seconds=seconds + pairs * (costs.seconds_per_pair or 0.0),
-        tokens=tokens + pairs * (costs.tokens_per_pair or 0.0),
-        calls=points + (pairs if usage.get("pairs_calls") else 0),
+        # what a teacher prepares itself with, it would need once as well
+        seconds=seconds
+        + usage.get("prepared_seconds", 0.0)
+        + pairs * (costs.seconds_per_pair or 0),
+        tokens=tokens + usage.get("prepared_tokens", 0.0) + pairs * (costs.tokens_per_pair or 0),
+        calls=round(calls + usage.get("prepared_calls", 0.0))
+        + (pairs if usage.get("pairs_calls") else 0),
     )
 
 
@@ -276,7 +278,7 @@ def _remarks(manifests: Mapping[str, Manifest], full: FullTeacher, same_encoder:
 
 def _teacher_is_cheaper(manifests: Mapping[str, Manifest]) -> bool:
     usage, embed = manifests["score"]["usage"], manifests["embed"]
-    features = _features(usage)
+    features = _features(usage, what="rows")
     rows = sum(int(embed["counts"].get(side, 0)) for side in ("candidates", "targets"))
     if not features or not rows or "seconds" not in embed["usage"]:
         return False

@@ -35,6 +35,7 @@ _ROLES = {
     "network": "the InfluenceNetwork",
     "mean": "the mean of the training labels, always",
     "zero": "0, always",
+    "permuted": "the same network, fitted on permuted labels",
     "cosine": "cosine of the two embeddings",
     "ridge": "ridge regression on the two embeddings",
 }
@@ -141,10 +142,11 @@ def _gains(gains: GainCurve) -> Markup:
 def _spearman(fidelity: dict[str, Any]) -> Markup | None:
     rows = []
     for name, quadrant in fidelity["quadrants"].items():
+        measured = [(name, quadrant["scores"].get(name)) for name in RANKED]
         dots = [
             charts.Dot(predictor, score["spearman"], *(score["spearman_interval"] or (None, None)))
-            for predictor, score in quadrant["scores"].items()
-            if predictor in RANKED and score["spearman"] is not None
+            for predictor, score in measured
+            if score is not None and score["spearman"] is not None
         ]
         rows.append(charts.IntervalRow(name, dots))
     if not rows:

@@ -63,7 +63,7 @@ def _select_and_write(
     selection = select(
         _kernel(influence, _scaling(config, inputs["score"]), len(means)),
         num_to_select(settings.budget, len(means)),
-        settings.objective,
+        config.objective,
         seed=config.seed,
         zero_gain_tail=settings.zero_gain_tail,
         mean_influence=means,
@@ -74,7 +74,7 @@ def _select_and_write(
     return {
         "selected": count,
         "candidates": len(means),
-        "objective": settings.objective,
+        "objective": config.objective,
         "objective_value": float(selection.objective_value),
         "zero_gain_picks": 0 if tail_from is None else count - tail_from,
         "mean_influence_selected": float(means[selection.ranking].mean()),

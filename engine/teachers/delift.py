@@ -11,6 +11,11 @@ The two prompts of a pair differ in the example only (template version 1, texts 
 
 They are joined from pieces that are tokenised one by one, so that everything after the
 example is the same ids in both, and what comes before is a prefix shared by all targets.
+That is `prompt_style: shared`. In `reference`, as in the published code, the two have different
+instructions (`REFERENCE_INSTRUCTIONS`), so that a benefit is also one of the wording. In `chat`
+the model's chat template is round the same pieces, without the words of an answer's mark:
+
+    {before}{instruction}[\\n\\nExample: {x_c} {y_c}]\\n\\nQuery: {x_t}{between}{y_t}{end}
 """
 
 from __future__ import annotations
@@ -18,7 +23,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -26,6 +31,7 @@ from engine.config import TeacherConfig
 from engine.example import Example
 from engine.kernels.response_error import response_error
 from engine.models.language_model import LanguageModel, ResponseProbabilities, Suffix
+from engine.models.prompt_tokenizer import CHARACTERS_PER_TOKEN, ChatFrame
 from engine.teachers.teacher import (
     Features,
     FloatArray,
@@ -36,12 +42,22 @@ from engine.teachers.teacher import (
     model_settings,
 )
 
-__all__ = ["TEMPLATE_VERSION", "DeliftTeacher", "ResponseModel"]
+__all__ = [
+    "REFERENCE_INSTRUCTIONS",
+    "TEMPLATE_VERSION",
+    "DeliftTeacher",
+    "PromptStyle",
+    "ResponseModel",
+]
 
+PromptStyle = Literal["shared", "reference", "chat"]
 TEMPLATE_VERSION = 1  # raise it when the same texts would give other ids
+# Our wording of the two sentences of the published code: without, and with an example.
+REFERENCE_INSTRUCTIONS = (
+    "Answer the following query:",
+    "Use the example below to answer the query that follows:",
+)
 
-# No tokenizer packs natural text this densely: longer texts need not be tokenised in full.
-_CHARACTERS_PER_TOKEN = 64
 _NOT_FINITE = "the model gave a probability that is not finite"
 
 
@@ -63,10 +79,32 @@ class ResponseModel(Protocol):
     def tokenize(self, text: str) -> list[int]:
         """Ids of a piece of text, without special tokens."""
 
+    def chat_frame(self) -> ChatFrame:
+        """What the model's chat template puts around question and answer."""
+
     def response_probabilities(
         self, prefix: Sequence[int], suffixes: Sequence[Suffix], batch_size: int
     ) -> ResponseProbabilities:
         """Probability of every response token."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Template:
+    """Ids of the pieces between the texts; the two heads start with `num_common` same ids."""
+
+    head_without: list[int]
+    head_with: list[int]
+    example_mark: list[int]
+    query_mark: list[int]
+    answer_mark: list[int]
+    answer_lead: str
+    end: list[int]
+
+    @property
+    def num_common(self) -> int:
+        pairs = zip(self.head_without, self.head_with, strict=False)
+        same = [a == b for a, b in pairs]
+        return same.index(False) if False in same else len(same)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +143,9 @@ class DeliftTeacher(Teacher):
         max_tokens: longest prompt with response; the model's context may allow less.
         max_example_tokens: longest example.
         batch_size: targets per forward pass.
+        prompt_style: as described at the top of this module; "reference" has its own instructions.
+
+    Raises ModelError for "chat" and a model without a chat template.
     """
 
     name = "delift"
@@ -118,16 +159,16 @@ class DeliftTeacher(Teacher):
         max_tokens: int,
         max_example_tokens: int,
         batch_size: int,
+        prompt_style: PromptStyle = "shared",
     ) -> None:
         self._model = model
         self._limit = min(max_tokens, model.context_size)
         self._max_example_tokens = max_example_tokens
         self._batch_size = batch_size
-        bos = [] if model.bos is None else [model.bos]
-        self._head = [*bos, *model.tokenize(instruction.strip())]
-        self._example_mark = model.tokenize("\n\nExample:")
-        self._query_mark = model.tokenize("\n\nQuery:")
-        self._answer_mark = model.tokenize("\nAnswer:")
+        instructions = (instruction.strip(), instruction.strip())
+        if prompt_style == "reference":
+            instructions = REFERENCE_INSTRUCTIONS
+        self._template = _template(model, *instructions, chat=prompt_style == "chat")
 
     @classmethod
     def load(cls, config: TeacherConfig, seed: int, prepared: Path | None = None) -> DeliftTeacher:
@@ -137,21 +178,29 @@ class DeliftTeacher(Teacher):
             config.max_tokens,
             config.max_example_tokens,
             config.batch_size,
+            config.prompt_style,
         )
 
     @classmethod
     def identity(cls, config: TeacherConfig) -> dict[str, Any]:
-        return {
+        identity = {
             **model_settings(config),
             "template": TEMPLATE_VERSION,
             "instruction": config.instruction,
             "max_example_tokens": config.max_example_tokens,
         }
+        # Answers in the default style are stored under a name without it.
+        if config.prompt_style != "shared":
+            identity["prompt_style"] = config.prompt_style
+        if config.prompt_style == "reference":
+            identity["instruction"] = list(REFERENCE_INSTRUCTIONS)
+        return identity
 
     def features(self, side: Side, examples: Sequence[Example]) -> Features:
         """d_without (n, 1) of the targets."""
         assert side == "target", "delift needs no feature of a candidate"
-        bare = _Shown(self._head, len(self._head), False)
+        head = self._template.head_without
+        bare = _Shown(head, len(head), False)
         errors, problems, usage = self._errors(bare, examples, [None] * len(examples))
         return Features(errors[:, None], problems, usage)
 
@@ -199,37 +248,60 @@ class DeliftTeacher(Teacher):
     def _show(self, candidate: Example) -> _Shown:
         """The prefix with its example, of which `max_example_tokens` are kept."""
         text = f" {candidate.prompt.strip()} {candidate.output.strip()}"
-        ids = self._model.tokenize(text[: self._max_example_tokens * _CHARACTERS_PER_TOKEN])
+        ids = self._model.tokenize(text[: self._max_example_tokens * CHARACTERS_PER_TOKEN])
         kept = ids[: self._max_example_tokens]
-        prefix = [*self._head, *self._example_mark, *kept]
+        opening = [*self._template.head_with, *self._template.example_mark]
         truncated = (
-            len(kept) < len(ids) or len(text) > self._max_example_tokens * _CHARACTERS_PER_TOKEN
+            len(kept) < len(ids) or len(text) > self._max_example_tokens * CHARACTERS_PER_TOKEN
         )
-        return _Shown(prefix, len(self._head) + len(self._example_mark), truncated)
+        return _Shown([*opening, *kept], len(opening), truncated)
 
     def _ask(self, target: Example) -> _Question | str:
         """Query and response of a target, or why it cannot be asked about."""
         answer = target.output.strip()
         if not answer:
             return "the response is empty"
-        room = self._limit - len(self._head) - len(self._query_mark) - len(self._answer_mark)
+        template = self._template
+        # The longer head counts in both prompts, so that they are cut alike.
+        head = max(len(template.head_without), len(template.head_with))
+        room = self._limit - head - len(template.query_mark) - len(template.answer_mark)
         too_long = f"the response does not fit in max_tokens ({self._limit})"
-        if len(answer) > self._limit * _CHARACTERS_PER_TOKEN:
+        if len(answer) > self._limit * CHARACTERS_PER_TOKEN:
             return too_long
-        response = [*self._model.tokenize(" " + answer), self._model.eos]
+        response = [*self._model.tokenize(template.answer_lead + answer), *template.end]
         room -= len(response)
         if room < 0:
             return f"{too_long}: it has {len(response)} tokens"
         text = " " + target.prompt.strip()
-        ids = self._model.tokenize(text[-self._limit * _CHARACTERS_PER_TOKEN :])
+        ids = self._model.tokenize(text[-self._limit * CHARACTERS_PER_TOKEN :])
         kept = ids[max(0, len(ids) - room) :]
-        truncated = len(kept) < len(ids) or len(text) > self._limit * _CHARACTERS_PER_TOKEN
-        return _Question([*self._query_mark, *kept, *self._answer_mark], response, truncated)
+        truncated = len(kept) < len(ids) or len(text) > self._limit * CHARACTERS_PER_TOKEN
+        query = [*template.query_mark, *kept, *template.answer_mark]
+        return _Question(query, response, truncated)
 
     def _fit(self, shown: _Shown, question: _Question) -> tuple[Suffix, bool]:
         """The question behind as much of the example as fits; an example of no token is dropped."""
         length = min(len(shown.prefix), self._limit - question.size)
-        if length < len(shown.prefix) and length <= shown.smallest:
-            length = len(self._head)
         truncated = shown.truncated or question.truncated or length < len(shown.prefix)
+        if length < len(shown.prefix) and length <= shown.smallest:
+            length = self._template.num_common
+            rest = self._template.head_without[length:]
+            return Suffix([*rest, *question.query], question.response, length), truncated
         return Suffix(question.query, question.response, length), truncated
+
+
+def _template(model: ResponseModel, without: str, with_example: str, chat: bool) -> _Template:
+    """The pieces of a prompt with one instruction for each arm."""
+    bos = [] if model.bos is None else [model.bos]
+    frame = ChatFrame(bos, model.tokenize("\nAnswer:"), [model.eos])
+    if chat:
+        frame = model.chat_frame()
+    return _Template(
+        head_without=[*frame.before, *model.tokenize(without)],
+        head_with=[*frame.before, *model.tokenize(with_example)],
+        example_mark=model.tokenize("\n\nExample:"),
+        query_mark=model.tokenize("\n\nQuery:"),
+        answer_mark=frame.between,
+        answer_lead="" if chat else " ",
+        end=frame.end,
+    )

@@ -1,14 +1,21 @@
-"""Sample: which pairs the teacher is asked about, for training and for the audit.
+"""Sample: what the teacher is asked about, for training and for the audit.
 
-Rows are drawn by a hash of their id, so the draw does not depend on files, parts or workers. Two
+Rows are drawn by a hash of their id, so the draw does not depend on files, parts or workers. Three
 designs spend the same number of teacher calls:
 
     block       all pairs of u M candidates and u N targets, as published
     scattered   as many pairs, `targets_per_candidate` for each of more candidates, over all
                 targets; still grouped by candidate, so that a teacher's prefix cache pays
+    stratified  as scattered, with candidates and targets in the proportions of the clusters of
+                their embeddings
 
-and both leave aside audit rows that no training pair touches. Quadrants by (candidate, target),
+A teacher whose cost is per *point* pays u M + u N points and gets all their pairs: `scattered` is
+then what `block` is, and `stratified` a block of rows in those proportions. One that scores rows
+alone (`pairwise` off) is asked about u M candidates. A larger u draws all that a smaller one draws.
+
+All leave aside audit rows that no training pair touches. Quadrants by (candidate, target),
 ID = used in training: 1 (ID, ID) held out, 2 (ID, OOD), 3 (OOD, ID), 4 (OOD, OOD); 0 = training.
+With u = 1 the teacher is asked about everything: no network is needed, and nothing is audited.
 """
 
 from __future__ import annotations
@@ -16,6 +23,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -23,16 +31,20 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from engine.actors import run_task
-from engine.artifact_rows import TableParts, target_side
-from engine.config import SampleConfig
+from engine.artifact_rows import TableParts, VectorParts, target_side
+from engine.config import Config, SampleConfig
+from engine.errors import SettingsError
 from engine.example import order_hash
 from engine.run_directory import atomic_path, finish_part
 from engine.stage import StageContext, StageResult
+from engine.teachers.strata import strata_of, stratified
+from engine.teachers.teacher import teacher_class
 
-__all__ = ["Draw", "draw_pairs", "run"]
+__all__ = ["Draw", "Side", "draw_pairs", "draw_points", "identity", "run"]
 
 Rows = NDArray[np.int64]
 Hashes = NDArray[np.uint64]
+Unit = Literal["pair", "point"]
 
 
 @dataclass(frozen=True)
@@ -40,7 +52,7 @@ class Draw:
     """The pairs to ask about, sorted by candidate, then target.
 
     Attributes:
-        candidates, targets: row numbers, (n,) int64 each.
+        candidates, targets: row numbers, (n,) int64 each; targets are 0 for a teacher of rows.
         quadrant: 0 for training, 1..4 for the audit, (n,) int8.
     """
 
@@ -49,30 +61,58 @@ class Draw:
     quadrant: NDArray[np.int8]
 
 
+@dataclass(frozen=True)
+class Side:
+    """One side of the matrix: its hashes (n,), and the cluster of each row, (n,), if stratified."""
+
+    hashes: Hashes
+    strata: NDArray[np.int64] | None = None
+
+    def __len__(self) -> int:
+        return len(self.hashes)
+
+    def ordered(self, rows: Rows) -> Rows:
+        """Rows in the order in which a design takes them; they come sorted by hash."""
+        return rows if self.strata is None else rows[stratified(self.strata[rows])]
+
+
+def identity(config: Config) -> dict[str, Any]:
+    """What of the teacher the draw depends on."""
+    teacher = teacher_class(config.teacher.name)
+    return {"unit": teacher.unit, "pairwise": teacher.pairwise}
+
+
 def run(context: StageContext) -> StageResult:
     """Draw the pairs in a worker and write them as one table."""
     path = context.directory / "pairs.parquet"
-    draw_and_write = (context.inputs["ingest"].directory, path, context.config.sample)
-    counts = run_task(_draw, context, *draw_and_write)
+    counts = run_task(_draw, context, path)
     return StageResult(
         parts={"pairs": [finish_part(context.directory, path, counts["pairs"])]},
         counts=counts,
         columns={
             "candidate": "int64 row of the candidates",
-            "target": "int64 row of the targets",
+            "target": "int64 row of the targets; 0 for a teacher that scores rows alone",
             "quadrant": "int8, 0 = training, 1..4 = audit",
         },
     )
 
 
-def _draw(
-    context: StageContext, corpus_dir: Path, path: Path, settings: SampleConfig
-) -> dict[str, int]:
-    corpus, seed = context.inputs["ingest"], context.config.seed
-    candidates = _id_hashes(TableParts(corpus, "candidates"), seed, "candidate")
-    same_set = target_side(corpus) == "candidates"
-    targets = candidates if same_set else _id_hashes(TableParts(corpus, "targets"), seed, "target")
-    draw = draw_pairs(candidates, targets, settings, same_set)
+def _draw(context: StageContext, path: Path) -> dict[str, int | bool]:
+    settings, teacher = context.config.sample, teacher_class(context.config.teacher.name)
+    candidates = _side(context, "candidates")
+    if teacher.pairwise:
+        group = target_side(context.inputs["ingest"])
+        same_set = group == "candidates"
+        targets = candidates if same_set else _side(context, group)
+        largest = int(context.config.influence.max_dense_gib * 2**28)
+        if settings.fraction == 1 and len(candidates) * len(targets) > largest:
+            raise SettingsError(
+                f"sample.fraction 1 asks about {len(candidates)} x {len(targets)} pairs, more than "
+                f"the {largest} that influence.max_dense_gib allows: ask about a share, or raise it"
+            )
+        draw = draw_pairs(candidates, targets, settings, teacher.unit, same_set)
+    else:
+        draw = draw_points(candidates, settings)
     table = pa.table(
         {"candidate": draw.candidates, "target": draw.targets, "quadrant": draw.quadrant}
     )
@@ -84,8 +124,20 @@ def _draw(
         "training_pairs": int(training.sum()),
         "training_candidates": len(np.unique(draw.candidates[training])),
         "training_targets": len(np.unique(draw.targets[training])),
+        "everything": settings.fraction == 1,
+        "pairwise": teacher.pairwise,
         **{f"audit_q{q}_pairs": int((draw.quadrant == q).sum()) for q in (1, 2, 3, 4)},
     }
+
+
+def _side(context: StageContext, group: str) -> Side:
+    """Hashes, and for the stratified design clusters, of the rows of one side."""
+    corpus, seed = context.inputs["ingest"], context.config.seed
+    hashes = _id_hashes(TableParts(corpus, group), seed, group.removesuffix("s"))
+    if context.config.sample.design != "stratified":
+        return Side(hashes)
+    vectors = VectorParts(context.inputs["embed"], group)
+    return Side(hashes, strata_of(vectors, hashes, context.config.sample.num_strata, seed))
 
 
 def _id_hashes(rows: TableParts, seed: int, side: str) -> Hashes:
@@ -100,18 +152,43 @@ def _id_hashes(rows: TableParts, seed: int, side: str) -> Hashes:
     return np.concatenate(pieces)
 
 
-def draw_pairs(
-    candidate_hashes: Hashes, target_hashes: Hashes, settings: SampleConfig, same_set: bool = False
-) -> Draw:
-    """The design and the audit, from the (M,) and (N,) hashes of the ids.
+# --- designs -------------------------------------------------------------------------------------
 
-    With `same_set` the targets are the candidates themselves; a row is never paired with itself,
-    and the audit's rows are unseen on both sides. Sets too small for an audit get none.
+
+def draw_points(candidates: Side, settings: SampleConfig) -> Draw:
+    """u M candidates for training, and unseen ones, as quadrant 4, for the audit."""
+    count = len(candidates)
+    by_hash = np.argsort(candidates.hashes)
+    if settings.fraction == 1:
+        return _sorted_draw(_with_target(by_hash), np.zeros(count, dtype=np.int8), False)
+    num_audited = min(settings.audit.candidates, count // 4)
+    pool = candidates.ordered(by_hash[: count - num_audited])
+    asked = pool[: _share(settings.fraction, count)]
+    audited = by_hash[count - num_audited :]
+    quadrants = np.repeat(np.array([0, 4], dtype=np.int8), [len(asked), len(audited)])
+    return _sorted_draw(_with_target(np.concatenate([asked, audited])), quadrants, False)
+
+
+def draw_pairs(
+    candidates: Side,
+    targets: Side,
+    settings: SampleConfig,
+    unit: Unit = "pair",
+    same_set: bool = False,
+) -> Draw:
+    """The design and the audit, for a teacher whose cost is per `unit`.
+
+    With `same_set` the targets are the candidates themselves; a row is never paired with itself
+    unless everything is asked, and the audit's rows are unseen on both sides. Sets too small for
+    an audit get none.
     """
-    num_candidates, num_targets = len(candidate_hashes), len(target_hashes)
+    num_candidates, num_targets = len(candidates), len(targets)
+    by_hash_c, by_hash_t = np.argsort(candidates.hashes), np.argsort(targets.hashes)
+    if settings.fraction == 1:
+        pairs = _all_pairs(by_hash_c, by_hash_t)
+        return _sorted_draw(pairs, np.zeros(len(pairs), dtype=np.int8), False)
     audit_candidates = min(settings.audit.candidates, num_candidates // 4)
     audit_targets = min(settings.audit.targets, num_targets // 4)
-    by_hash_c, by_hash_t = np.argsort(candidate_hashes), np.argsort(target_hashes)
     unseen_c = by_hash_c[num_candidates - audit_candidates :]
     unseen_t = by_hash_t[num_targets - audit_targets :]
     pool_c = by_hash_c[: num_candidates - audit_candidates]
@@ -119,23 +196,26 @@ def draw_pairs(
     if same_set:  # no row may be seen on one side and audited on the other
         pool_c = pool_c[~np.isin(pool_c, unseen_t)]
         pool_t = pool_t[~np.isin(pool_t, unseen_c)]
-    width, height = (
-        _share(settings.fraction, num_candidates),
-        _share(settings.fraction, num_targets),
-    )
-    design = _block if settings.design == "block" else _scattered
-    pairs = design(pool_c, pool_t, width, height, settings, candidate_hashes)
-    quadrants = [_hold_out(pairs, candidate_hashes, target_hashes, settings.held_out)]
+    pool_c, pool_t = candidates.ordered(pool_c), targets.ordered(pool_t)
+    width = _share(settings.fraction, num_candidates)
+    height = _share(settings.fraction, num_targets)
+    if settings.design == "block" or unit == "point":
+        pairs = _all_pairs(pool_c[:width], pool_t[:height])
+    else:
+        pairs = _scattered(pool_c, pool_t, width * height, settings, candidates)
+    quadrants = [_hold_out(pairs, candidates.hashes, targets.hashes, settings.held_out)]
     blocks = [pairs]
-    # in the order of their hashes: designs and fractions then share what they audit
+    # in the order of the pool: designs and fractions then share what they audit
     seen_c, seen_t = pool_c[np.isin(pool_c, pairs[:, 0])], pool_t[np.isin(pool_t, pairs[:, 1])]
+    if unit == "pair":  # else their points are paid for, and their pairs are free
+        seen_c, seen_t = seen_c[: max(1, audit_candidates // 2)], seen_t[:audit_targets]
+    few = max(1, audit_targets // 2) if unit == "pair" else audit_targets
     # quadrants 3 and 4 are full blocks with the same candidates, so that their means compare
-    for quadrant, rows, columns, per_row in (
-        (2, seen_c[: max(1, audit_candidates // 2)], unseen_t, max(1, audit_targets // 2)),
-        (3, unseen_c, seen_t[:audit_targets], audit_targets),
-        (4, unseen_c, unseen_t, audit_targets),
+    for quadrant, block in (
+        (2, _some_targets_each(seen_c, unseen_t, few, candidates)),
+        (3, _all_pairs(unseen_c, seen_t)),
+        (4, _all_pairs(unseen_c, unseen_t)),
     ):
-        block = _some_targets_each(rows, columns, per_row, candidate_hashes)
         blocks.append(block)
         quadrants.append(np.full(len(block), quadrant, dtype=np.int8))
     return _sorted_draw(np.concatenate(blocks), np.concatenate(quadrants), same_set)
@@ -145,29 +225,30 @@ def _share(fraction: float, count: int) -> int:
     return max(1, round(fraction * count))
 
 
-def _block(
-    pool_c: Rows, pool_t: Rows, width: int, height: int, settings: SampleConfig, hashes: Hashes
-) -> Rows:
-    return _some_targets_each(pool_c[:width], pool_t[:height], height, hashes)
+def _with_target(rows: Rows) -> Rows:
+    """(n, 2) pairs with the one target that stands for all."""
+    return np.stack([rows, np.zeros_like(rows)], axis=1)
+
+
+def _all_pairs(rows: Rows, columns: Rows) -> Rows:
+    pairs = (np.repeat(rows, len(columns)), np.tile(columns, len(rows)))
+    return np.stack(pairs, axis=1).astype(np.int64)
 
 
 def _scattered(
-    pool_c: Rows, pool_t: Rows, width: int, height: int, settings: SampleConfig, hashes: Hashes
+    pool_c: Rows, pool_t: Rows, calls: int, settings: SampleConfig, candidates: Side
 ) -> Rows:
-    calls = width * height
     per_candidate = min(settings.targets_per_candidate, len(pool_t))
     num_candidates = min(math.ceil(calls / max(per_candidate, 1)), len(pool_c))
     if num_candidates * per_candidate < calls:  # every candidate is in: ask more of each
         per_candidate = min(math.ceil(calls / max(num_candidates, 1)), len(pool_t))
-    pairs = _some_targets_each(pool_c[:num_candidates], pool_t, per_candidate, hashes)
-    return pairs[:calls]
+    return _some_targets_each(pool_c[:num_candidates], pool_t, per_candidate, candidates)[:calls]
 
 
-def _some_targets_each(rows: Rows, columns: Rows, per_row: int, hashes: Hashes) -> Rows:
-    """For each candidate `per_row` distinct targets, (n, 2); all of them when there are no more.
+def _some_targets_each(rows: Rows, columns: Rows, per_row: int, candidates: Side) -> Rows:
+    """For each candidate `per_row` distinct targets, (n, 2), drawn by its hash; all if no more.
 
-    A walk through the columns from a start and with a stride that the candidate's hash gives:
-    without repetition, without an M x N table.
+    Of stratified targets a window is taken, which has their proportions like any other window.
     """
     count = len(columns)
     if count == 0 or len(rows) == 0:
@@ -175,8 +256,11 @@ def _some_targets_each(rows: Rows, columns: Rows, per_row: int, hashes: Hashes) 
     per_row = min(per_row, count)
     pairs = np.empty((len(rows), per_row, 2), dtype=np.int64)
     for position, row in enumerate(rows):
-        generator = np.random.default_rng(int(hashes[row]))
-        chosen = generator.choice(count, size=per_row, replace=False, shuffle=False)
+        generator = np.random.default_rng(int(candidates.hashes[row]))
+        if candidates.strata is None:
+            chosen = generator.choice(count, size=per_row, replace=False, shuffle=False)
+        else:
+            chosen = (generator.integers(count) + np.arange(per_row)) % count
         pairs[position, :, 0] = row
         pairs[position, :, 1] = columns[chosen]
     return pairs.reshape(-1, 2)

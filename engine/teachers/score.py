@@ -1,8 +1,9 @@
 """Score: ask the teacher about the sampled pairs, and never twice about the same one.
 
 Answers are kept in a store below the stage's folder, one folder per teacher setting, keyed by the
-content of candidate and target; no redo deletes it. Two steps, both on an actor pool: features of
-single points (the error without example for DELIFT, embeddings for DELIFT (SE)), then pairs.
+content of candidate and target; no redo deletes it. Up to three steps, on actor pools: what the
+teacher prepares (LESS' warm-up), features of single points (the error without example for DELIFT,
+embeddings for DELIFT (SE), gradients for LESS, ratings for SelectIT), then pairs.
 
 What goes through the model together is a function of the data: all pairs of a candidate are one
 piece of work that is done as a whole or not at all, and so is a bucket of points (drawn by hash of
@@ -11,7 +12,7 @@ their content). So a killed run that goes on asks in the same batches, and gets 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as pads
+import pyarrow.feather
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from engine.actors import Partition, PartitionWorker, run_partitions, run_task
 from engine.artifact_rows import TableParts, target_side
 from engine.config import Config, TeacherConfig
-from engine.example import Example
+from engine.example import Example, order_hash
 from engine.run_directory import (
     STORE,
     Artifact,
@@ -38,16 +40,15 @@ from engine.run_directory import (
     total_usage,
 )
 from engine.stage import StageContext, StageResult
-from engine.teachers.teacher import Side, Teacher, Usage, load_teacher, teacher_class
+from engine.teachers.teacher import Features, Side, Teacher, Usage, load_teacher, teacher_class
 
 __all__ = ["identity", "run"]
 
 POINTS_PER_BUCKET = 32
 PARTS_AIMED_AT = 64  # work is cut into about this many parts, so a kill loses little
+PREPARED = "prepared"
 _SIDES: tuple[Side, ...] = ("candidate", "target")
-_FEATURES = pa.schema(
-    [("key", pa.string()), ("feature", pa.list_(pa.float32())), ("problem", pa.string())]
-)
+_PAIR_KEYS = ["candidate_key", "target_key"]
 _PAIRS = pa.schema(
     [
         ("candidate_key", pa.string()),
@@ -66,11 +67,18 @@ def identity(config: Config) -> dict[str, Any]:
 def run(context: StageContext) -> StageResult:
     """Ask for what the store lacks, then write the labels of this sample in its order."""
     config, teacher = context.config, teacher_class(context.config.teacher.name)
-    key = digest(config.seed if teacher.name == "random" else None, identity(config))
+    rows, contents = run_task(_rows_to_prepare, context)
+    seeded = bool(rows) or teacher.name == "random"
+    key = digest(config.seed if seeded else None, identity(config), *([contents] if rows else []))
     store = context.directory / STORE / f"{teacher.name}-{key}"
-    scope = _Scope(context.inputs["ingest"], context.inputs["sample"], store, context.directory)
+    inputs = (context.inputs["ingest"], context.inputs["sample"])
+    scope = _Scope(*inputs, store, context.directory, teacher.same_features)
+    used: list[Part] = []
+    if rows:
+        piece = Partition(_relative(scope, PREPARED), len(rows), {"rows": rows})
+        used += _ask(context, scope, [piece], PreparingWorker, f"{teacher.name}, warm-up", "rows")
     points = run_task(_plan_features, scope, teacher.feature_sides)
-    used = _ask(context, scope, points, FeatureWorker, f"{teacher.name}, points", "rows")
+    used += _ask(context, scope, points, FeatureWorker, f"{teacher.name}, points", "rows")
     pairs = run_task(_plan_pairs, scope)
     used += _ask(context, scope, pairs, PairWorker, f"{teacher.name}, pairs", "pairs")
     path = context.directory / "labels.parquet"
@@ -78,7 +86,11 @@ def run(context: StageContext) -> StageResult:
     usage = run_task(_usage_of, scope)
     return StageResult(
         parts={"labels": [finish_part(context.directory, path, counts["pairs"])]},
-        counts={**counts, "asked_now": int(total_usage(used).get("calls", 0))},
+        counts={
+            **counts,
+            "asked_now": int(total_usage(used).get("calls", 0)),
+            "same_features": teacher.same_features,
+        },
         usage=usage,
         columns={
             "candidate": "int64 row",
@@ -87,8 +99,22 @@ def run(context: StageContext) -> StageResult:
             "score": f"float32, {teacher.name}; NaN where the teacher could not answer",
             "problem": "why it could not, or null",
         },
-        models={k: str(v) for k, v in identity(config).items() if k == "model"},
+        models={k: str(v) for k, v in identity(config).items() if k in ("model", "further_models")},
     )
+
+
+def _rows_to_prepare(context: StageContext) -> tuple[list[int], str]:
+    """The candidates that the teacher prepares itself with, and a digest of their contents."""
+    settings, seed = context.config.teacher, context.config.seed
+    share = teacher_class(settings.name).preparation_share(settings)
+    if not share:
+        return [], ""
+    rows = TableParts(context.inputs["ingest"], "candidates")
+    names = [i for table in rows.iter_parts(["id"]) for i in table["id"].to_pylist()]
+    order = sorted(range(len(names)), key=lambda row: order_hash(seed, "prepare", names[row]))
+    drawn = order[: max(2, round(share * len(order)))]
+    keys = rows.take(np.asarray(drawn, dtype=np.int64), ["key"])["key"].to_pylist()
+    return drawn, digest(keys)
 
 
 @dataclass(frozen=True)
@@ -99,6 +125,10 @@ class _Scope:
     sample: Artifact
     store: Path
     directory: Path
+    same_features: bool
+
+    def features_dir(self, side: Side) -> Path:
+        return self.store / ("features" if self.same_features else f"features-{side}")
 
     def rows_of(self, side: Side) -> TableParts:
         group = "candidates" if side == "candidate" else target_side(self.corpus)
@@ -140,50 +170,65 @@ def _ask(
 
 def _plan_features(scope: _Scope, sides: tuple[Side, ...]) -> list[Partition]:
     pairs = scope.pairs()
-    return [piece for side in sides for piece in _plan_side(scope, side, pairs)]
+    partitions: list[Partition] = []
+    planned: set[str] = set()
+    for side in sides:
+        known = set(_known_features(scope, side)["key"].to_pylist())
+        if scope.same_features:
+            known |= planned
+        wanted = _first_rows(pairs, side)
+        planned |= wanted.keys()
+        partitions += _plan_side(scope, side, wanted, known)
+    return partitions
 
 
-def _plan_side(scope: _Scope, side: Side, pairs: pa.Table) -> list[Partition]:
-    wanted = _first_of_each(pairs[side].to_numpy(), pairs[f"{side}_key"].to_pylist())
+def _first_rows(pairs: pa.Table, side: Side) -> dict[str, int]:
+    """One row for each content key: rows with the same texts are asked about once."""
+    first = pairs.group_by(f"{side}_key").aggregate([(side, "min")])
+    columns = (first[f"{side}_key"].to_pylist(), first[f"{side}_min"].to_pylist())
+    return dict(zip(*columns, strict=True))
+
+
+def _plan_side(
+    scope: _Scope, side: Side, wanted: dict[str, int], known: set[str]
+) -> list[Partition]:
     num_buckets = max(1, -(-len(wanted) // POINTS_PER_BUCKET))
-    known = _known_features(scope.store, side)
     buckets: dict[int, list[tuple[str, int]]] = {}
     for key, row in wanted.items():
         if key not in known:
             buckets.setdefault(int(key[:12], 16) % num_buckets, []).append((key, row))
     pieces = [sorted(buckets[number]) for number in sorted(buckets)]
-    folder = _relative(scope, f"features-{side}")
+    folder = scope.features_dir(side).relative_to(scope.directory).as_posix()
     return [_piece(folder, [key for key, _ in piece], piece, side) for piece in pieces]
 
 
 def _piece(folder: str, keys: list[str], piece: list[tuple[str, int]], side: Side) -> Partition:
     payload = {"side": side, "rows": [row for _, row in piece]}
-    return Partition(f"{folder}/{digest(keys)}.parquet", len(piece), payload)
+    return Partition(f"{folder}/{digest(keys)}.arrow", len(piece), payload)
 
 
 def _plan_pairs(scope: _Scope) -> list[Partition]:
-    known = _known_pairs(scope.store)
-    groups: dict[int, list[int]] = {}
-    names: dict[int, list[str]] = {}
-    asked: set[str] = set()
-    columns = ("candidate", "target", "candidate_key", "target_key")
-    pairs = scope.pairs()
-    for c, t, c_key, t_key in zip(*(pairs[name].to_pylist() for name in columns), strict=True):
-        name = c_key + t_key
-        if name not in known and name not in asked:
-            asked.add(name)
-            groups.setdefault(c, []).append(t)
-            names.setdefault(c, []).append(name)
+    known = _known_pairs(scope.store).select(_PAIR_KEYS)
+    missing = scope.pairs().join(known, keys=_PAIR_KEYS, join_type="left anti")
+    rows_of = [("candidate", "min"), ("target", "min")]
+    missing = missing.group_by(_PAIR_KEYS).aggregate(rows_of)
+    missing = missing.sort_by([("candidate_min", "ascending"), ("target_min", "ascending")])
+    candidates, starts = np.unique(missing["candidate_min"].to_numpy(), return_index=True)
+    groups = np.split(missing["target_min"].to_numpy(), starts[1:]) if len(missing) else []
+    target_keys, candidate_keys = missing["target_key"], missing["candidate_key"]
     folder = _relative(scope, "pairs")
-    order = sorted(groups)
-    size = max(1, -(-len(order) // PARTS_AIMED_AT))
+    size = max(1, -(-len(candidates) // PARTS_AIMED_AT))
+    bounds = [*starts.tolist(), len(missing)]
     partitions = []
-    for start in range(0, len(order), size):
-        rows = order[start : start + size]
-        payload = {"candidates": rows, "targets": [groups[row] for row in rows]}
-        units = sum(len(groups[row]) for row in rows)
-        name = digest([names[row] for row in rows])
-        partitions.append(Partition(f"{folder}/{name}.parquet", units, payload))
+    for start in range(0, len(candidates), size):
+        stop = min(start + size, len(candidates))
+        first, last = bounds[start], bounds[stop]
+        payload = {
+            "candidates": candidates[start:stop].tolist(),
+            "targets": [group.tolist() for group in groups[start:stop]],
+        }
+        names = [keys[first:last].to_pylist() for keys in (candidate_keys, target_keys)]
+        partitions.append(Partition(f"{folder}/{digest(*names)}.parquet", last - first, payload))
     return partitions
 
 
@@ -191,75 +236,92 @@ def _relative(scope: _Scope, folder: str) -> str:
     return (scope.store / folder).relative_to(scope.directory).as_posix()
 
 
-def _first_of_each(rows: Any, keys: list[str]) -> dict[str, int]:
-    """One row for each content key: rows with the same texts are asked about once."""
-    wanted: dict[str, int] = {}
-    for row, key in zip(rows.tolist(), keys, strict=True):
-        wanted.setdefault(key, row)
-    return wanted
-
-
 def _finished_files(folder: Path) -> list[Path]:
-    return [path for path in sorted(folder.glob("*.parquet")) if record_path(path).is_file()]
+    suffixes = (".arrow", ".parquet")
+    return [
+        path
+        for path in sorted(folder.glob("*"))
+        if path.suffix in suffixes and record_path(path).is_file()
+    ]
 
 
-def _tables(folder: Path, columns: list[str] | None = None) -> Iterator[pa.Table]:
-    for path in _finished_files(folder):
-        yield pq.read_table(path, columns=columns)
+def _known_features(scope: _Scope, side: Side) -> pa.Table:
+    """Key of each point whose features are paid for, and the number of its file."""
+    return _keys_of(_finished_files(scope.features_dir(side)), ["key"])
 
 
-def _known_features(store: Path, side: Side) -> set[str]:
-    tables = _tables(store / f"features-{side}", ["key"])
-    return {key for table in tables for key in table["key"].to_pylist()}
+def _known_pairs(store: Path) -> pa.Table:
+    """Keys of each pair that is paid for, and the number of its file."""
+    return _keys_of(_finished_files(store / "pairs"), _PAIR_KEYS)
 
 
-def _known_pairs(store: Path) -> set[str]:
-    columns = ["candidate_key", "target_key"]
-    tables = _tables(store / "pairs", columns)
-    return {
-        c + t
-        for table in tables
-        for c, t in zip(*(table[name].to_pylist() for name in columns), strict=True)
-    }
+def _keys_of(files: list[Path], columns: list[str]) -> pa.Table:
+    schema = pa.schema([*((name, pa.string()) for name in columns), ("file", pa.int64())])
+    tables = [schema.empty_table()]
+    for number, path in enumerate(files):
+        read = pq.read_table if path.suffix == ".parquet" else pyarrow.feather.read_table
+        table = read(path, columns=columns)
+        tables.append(table.append_column("file", pa.array(np.full(len(table), number))))
+    return pa.concat_tables(tables)
 
 
 # --- asking, on actors ---------------------------------------------------------------------------
 
 
+class PreparingWorker(PartitionWorker):
+    """Does what the teacher needs done once, before it is asked."""
+
+    def __init__(self, settings: TeacherConfig, seed: int, scope: _Scope) -> None:
+        self._settings, self._seed, self._scope = settings, seed, scope
+
+    def write(self, payload: Mapping[str, Any], path: Path) -> tuple[int, dict[str, float]]:
+        examples = _examples(self._scope, "candidate", payload["rows"])
+        teacher = teacher_class(self._settings.name)
+        usage = teacher.prepare(self._settings, self._seed, examples, path)
+        return len(examples), _usage(usage)
+
+
 class _TeacherWorker(PartitionWorker):
     def __init__(self, settings: TeacherConfig, seed: int, scope: _Scope) -> None:
-        self._teacher: Teacher = load_teacher(settings, seed)
+        prepared = scope.store / PREPARED
         self._scope = scope
-
-    def _examples(self, side: Side, rows: list[int]) -> list[Example]:
-        return self._scope.rows_of(side).examples(np.asarray(rows, dtype=np.int64))
+        self._teacher: Teacher = load_teacher(
+            settings, seed, prepared if prepared.is_file() else None
+        )
 
 
 class FeatureWorker(_TeacherWorker):
     """Computes what the teacher needs of single points."""
 
     def write(self, payload: Mapping[str, Any], path: Path) -> tuple[int, dict[str, float]]:
-        examples = self._examples(payload["side"], payload["rows"])
+        examples = _examples(self._scope, payload["side"], payload["rows"])
         features = self._teacher.features(payload["side"], examples)
-        table = pa.table(
-            {
-                "key": [example.key for example in examples],
-                "feature": list(features.values),
-                "problem": features.problems,
-            },
-            schema=_FEATURES,
-        )
-        _write(table, path)
+        with atomic_path(path) as temporary:  # uncompressed, so that readers can map it
+            table = _feature_table(examples, features)
+            pyarrow.feather.write_feather(table, str(temporary), compression="uncompressed")
         return len(examples), _usage(features.usage)
+
+
+def _examples(scope: _Scope, side: Side, rows: list[int]) -> list[Example]:
+    return scope.rows_of(side).examples(np.asarray(rows, dtype=np.int64))
+
+
+def _feature_table(examples: list[Example], features: Features) -> pa.Table:
+    values = np.ascontiguousarray(features.values)
+    vectors = pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1])
+    keys = pa.array([example.key for example in examples])
+    problems = pa.array(features.problems, type=pa.string())
+    return pa.table({"key": keys, "feature": vectors, "problem": problems})
 
 
 class PairWorker(_TeacherWorker):
     """Scores all asked pairs of some candidates, one candidate at a time."""
 
     def write(self, payload: Mapping[str, Any], path: Path) -> tuple[int, dict[str, float]]:
-        candidates = self._examples("candidate", payload["candidates"])
+        candidates = _examples(self._scope, "candidate", payload["candidates"])
         target_rows = sorted({row for rows in payload["targets"] for row in rows})
-        targets = dict(zip(target_rows, self._examples("target", target_rows), strict=True))
+        asked_of = _examples(self._scope, "target", target_rows)
+        targets = dict(zip(target_rows, asked_of, strict=True))
         features = {
             side: self._features(side, examples)
             for side, examples in (("candidate", candidates), ("target", list(targets.values())))
@@ -285,12 +347,18 @@ class PairWorker(_TeacherWorker):
         _write(pa.table(columns, schema=_PAIRS), path)
         return len(columns["score"]), _usage(usage)
 
-    def _features(self, side: Side, examples: list[Example]) -> dict[str, Any]:
-        files = [str(path) for path in _finished_files(self._scope.store / f"features-{side}")]
+    def _features(self, side: Side, examples: list[Example]) -> dict[str, NDArray[np.floating]]:
+        """Feature (F,) by key, out of the mapped files of the store."""
+        found: dict[str, NDArray[np.floating]] = {}
         wanted = pa.array([example.key for example in examples])
-        table = pads.dataset(files, schema=_FEATURES).to_table(filter=pc.field("key").isin(wanted))
-        values = (np.asarray(feature, dtype=np.float32) for feature in table["feature"].to_pylist())
-        return dict(zip(table["key"].to_pylist(), values, strict=True))
+        for path in _finished_files(self._scope.features_dir(side)):
+            table = pyarrow.feather.read_table(path, memory_map=True)
+            rows = table.filter(pc.is_in(table["key"], wanted))
+            width = table["feature"].type.list_size
+            for chunk, keys in zip(rows["feature"].chunks, rows["key"].chunks, strict=True):
+                values = chunk.flatten().to_numpy(zero_copy_only=False).reshape(-1, width)
+                found.update(zip(keys.to_pylist(), values, strict=True))
+        return found
 
 
 def _write(table: pa.Table, path: Path) -> None:
@@ -312,46 +380,50 @@ def _usage(usage: Usage) -> dict[str, float]:
 def _write_labels(scope: _Scope, path: Path) -> dict[str, int]:
     """The sample with its scores, in the sample's order."""
     pairs = scope.pairs()
-    tables = list(_tables(scope.store / "pairs"))
-    answers = pa.concat_tables(tables) if tables else _PAIRS.empty_table()
-    index = {
-        c + t: position
-        for position, (c, t) in enumerate(
-            zip(
-                answers["candidate_key"].to_pylist(), answers["target_key"].to_pylist(), strict=True
-            )
-        )
-    }
-    keys = zip(pairs["candidate_key"].to_pylist(), pairs["target_key"].to_pylist(), strict=True)
-    found = pa.array([index[c + t] for c, t in keys], type=pa.int64())
-    labels = pairs.select(["candidate", "target", "quadrant"])
-    for name in ("score", "problem"):
-        labels = labels.append_column(name, answers[name].take(found).combine_chunks())
-    _write(labels, path)
+    answers = pa.concat_tables(
+        [_PAIRS.empty_table(), *map(pq.read_table, _finished_files(scope.store / "pairs"))]
+    )
+    labels = pairs.join(answers, keys=_PAIR_KEYS, join_type="inner")
+    labels = labels.sort_by([("candidate", "ascending"), ("target", "ascending")])
+    assert len(labels) == len(pairs), "a pair of the sample has no answer, or has two"
+    labels = labels.select(["candidate", "target", "quadrant", "score", "problem"])
+    _write(labels.combine_chunks(), path)
     problems = labels["problem"]
     return {"pairs": len(labels), "unscorable": len(problems) - problems.null_count}
 
 
 def _usage_of(scope: _Scope) -> dict[str, float]:
-    """What the answers of this sample cost, whenever they were paid, by kind of work."""
+    """What the answers of this sample cost, whenever they were paid, by kind of work.
+
+    Of a part that answers other samples as well, the share of its rows that this one uses.
+    """
     pairs = scope.pairs()
-    usage: dict[str, float] = {}
-    for folder, column in (
-        ("features-candidate", "candidate_key"),
-        ("features-target", "target_key"),
-        ("pairs", "candidate_key"),
-    ):
-        wanted = pa.array(pc.unique(pairs[column]))
-        key = "candidate_key" if folder == "pairs" else "key"
-        total = total_usage(
-            [
-                Part(**read_json(record_path(path)))
-                for path in _finished_files(scope.store / folder)
-                if pc.any(pc.is_in(pq.read_table(path, columns=[key])[key], wanted)).as_py()
-            ]
-        )
-        kind = folder.replace("-", "_")
-        usage |= {f"{kind}_{name}": value for name, value in total.items()}
+    kinds: dict[str, dict[str, float]] = {}
+    charged = pa.array([], type=pa.string())
+    for side in _SIDES:
+        known, wanted = _known_features(scope, side), pc.unique(pairs[f"{side}_key"])
+        used = known.filter(pc.is_in(known["key"], wanted))
+        if scope.same_features:  # a row that is on both sides was paid for once
+            used = used.filter(pc.invert(pc.is_in(used["key"], charged)))
+            charged = used["key"].combine_chunks()
+        kinds[f"features_{side}"] = _shared_usage(_finished_files(scope.features_dir(side)), used)
+    known, asked = _known_pairs(scope.store), pairs.select(_PAIR_KEYS)
+    used = known.join(asked, keys=_PAIR_KEYS, join_type="left semi")
+    kinds["pairs"] = _shared_usage(_finished_files(scope.store / "pairs"), used)
+    prepared = scope.store / PREPARED
+    if prepared.is_file():
+        kinds[PREPARED] = Part(**read_json(record_path(prepared))).usage
+    usage = {f"{kind}_{k}": value for kind, values in kinds.items() for k, value in values.items()}
     names = ("seconds", "cpu_seconds", "calls", "tokens", "truncated")
-    kinds = ("features_candidate", "features_target", "pairs")
-    return {**usage, **{n: sum(usage.get(f"{k}_{n}", 0.0) for k in kinds) for n in names}}
+    return usage | {n: sum(values.get(n, 0.0) for values in kinds.values()) for n in names}
+
+
+def _shared_usage(files: list[Path], used: pa.Table) -> dict[str, float]:
+    counts = np.bincount(used["file"].to_numpy(), minlength=len(files))
+    total: dict[str, float] = {"rows": float(len(used))} if len(used) else {}
+    for path, count in zip(files, counts.tolist(), strict=True):
+        if count:
+            part = Part(**read_json(record_path(path)))
+            for name, value in part.usage.items():
+                total[name] = total.get(name, 0.0) + value * count / part.rows
+    return total

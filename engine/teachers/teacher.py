@@ -103,12 +103,14 @@ class Teacher(ABC):
         pairwise: whether targets matter; else a score belongs to the candidate alone, and it is
             asked with one target that stands for all.
         feature_sides: sides whose points need `features` before a pair can be scored.
+        same_features: whether a row's feature is the same on both sides, so that one serves both.
     """
 
     name: ClassVar[str]
     unit: ClassVar[Literal["pair", "point"]]
     pairwise: ClassVar[bool] = True
     feature_sides: ClassVar[tuple[Side, ...]]
+    same_features: ClassVar[bool] = False
 
     @classmethod
     @abstractmethod
@@ -117,7 +119,7 @@ class Teacher(ABC):
 
     @classmethod
     def preparation_share(cls, config: TeacherConfig) -> float:
-        """Share of the candidates, drawn by hash of their ids, given to `prepare`; 0: not needed."""
+        """Share of the candidates, drawn by hash of their ids, for `prepare`; 0: not needed."""
         return 0.0
 
     @classmethod

@@ -11,7 +11,8 @@ ENGINE = Path(__file__).resolve().parents[2] / "engine"
 LAYERS = [
     {"errors"},
     {"example", "config"},
-    {"kernels", "models", "run_directory", "progress"},
+    {"kernels", "run_directory", "progress"},
+    {"models"},
     {"stage", "artifact_rows"},
     {"actors", "command_line"},
     {"corpus", "embedding", "teachers", "network", "influence", "selection", "report"},

@@ -107,6 +107,32 @@ def test_bfloat16_is_close(tiny: LanguageModel, tiny_dir: Path):
         np.testing.assert_allclose(low, full, atol=0.1)
 
 
+@pytest.mark.parametrize("batch_size", [1, 2, 16])
+def test_next_tokens_equal_one_prompt_at_a_time(tiny: LanguageModel, tiny_dir: Path, batch_size):
+    model = LlamaForCausalLM.from_pretrained(tiny_dir)
+    prompts = [[256, *range(40, 60)], [256, 7], [*range(100, 180)], [3] * 20]
+    answer = tiny.next_token_probabilities(prompts, [5, 257, 49], batch_size)
+    with torch.inference_mode():
+        plain = [model(torch.tensor([p])).logits[0, -1].softmax(-1)[[5, 257, 49]] for p in prompts]
+    np.testing.assert_allclose(answer.values, np.stack(plain), atol=1e-5)
+    assert answer.values.dtype == np.float32
+    assert answer.num_tokens == sum(map(len, prompts))
+    assert tiny.next_token_probabilities([], [5, 257, 49], batch_size).values.shape == (0, 3)
+
+
+def test_next_tokens_do_not_tie_in_bfloat16(tiny_dir: Path):
+    half = LanguageModel(ModelConfig(path=str(tiny_dir), dtype="bfloat16"))
+    values = half.next_token_probabilities([PREFIX], range(VOCAB_SIZE), 1).values[0]
+    assert len(set(values.tolist())) == VOCAB_SIZE
+    np.testing.assert_allclose(values.sum(), 1.0, rtol=1e-5)
+
+
+def test_parameters_are_counted_once(tiny: LanguageModel, tiny_dir: Path):
+    model = LlamaForCausalLM.from_pretrained(tiny_dir)
+    assert tiny.num_parameters == sum(weight.numel() for weight in model.parameters())
+    assert tiny.name == str(tiny_dir)
+
+
 def _bigram_model(directory: Path, tiny_dir: Path) -> torch.Tensor:
     """A model that reads its last token only; returns its table P[current, next]."""
     size = 320
@@ -163,11 +189,12 @@ def test_other_architectures(build: Callable[[], torch.nn.Module], tiny_dir: Pat
     folder = tmp_path / "model"
     shutil.copytree(tiny_dir, folder, ignore=shutil.ignore_patterns("*model*", "config*", "gen*"))
     model.save_pretrained(folder)
-    answer = LanguageModel(ModelConfig(path=str(folder))).response_probabilities(
-        PREFIX, SUFFIXES, 2
-    )
+    ours = LanguageModel(ModelConfig(path=str(folder)))
+    answer = ours.response_probabilities(PREFIX, SUFFIXES, 2)
     for suffix, values in zip(SUFFIXES, answer.values, strict=True):
         np.testing.assert_allclose(values, _plain(model, PREFIX, suffix), atol=1e-5)
+    (values,) = ours.next_token_probabilities([PREFIX], [257], 2).values
+    np.testing.assert_allclose(values, _plain(model, PREFIX, Suffix([], [257])), atol=1e-5)
 
 
 def test_a_model_without_a_prefix_cache_is_refused(tiny_dir: Path, tmp_path: Path):
@@ -199,6 +226,46 @@ def test_pieces_are_not_given_a_space_in_front(tiny_dir: Path, tmp_path: Path):
     assert model.tokenize(" a") == [0, 2]
     assert model.tokenize("\n\nQ:") == [1, 1, 4, 5]
     assert model.bos is None
+
+
+def _with_chat_template(tiny_dir: Path, folder: Path, template: str) -> LanguageModel:
+    shutil.copytree(tiny_dir, folder)
+    (folder / "chat_template.jinja").write_text(template)
+    return LanguageModel(ModelConfig(path=str(folder)))
+
+
+TURNS = "{% for m in messages %}<s>{{ m['role'] }}: {{ m['content'] | trim }}"
+
+
+def test_chat_frame(tiny_dir: Path, tmp_path: Path):
+    template = "{{ date_string }}\n" + TURNS + "</s>\n{% endfor %}"
+    model = _with_chat_template(tiny_dir, tmp_path / "lm", template)
+    frame = model.chat_frame()
+    assert frame.before == [*model.tokenize("26 Jul 2024\n"), 256, *model.tokenize("user: ")]
+    assert frame.between == [257, *model.tokenize("\n"), 256, *model.tokenize("assistant: ")]
+    assert frame.end == [257]
+
+
+def test_chat_frame_without_an_end(tiny_dir: Path, tmp_path: Path):
+    model = _with_chat_template(tiny_dir, tmp_path / "lm", TURNS + "\n{% endfor %}")
+    assert model.chat_frame().end == [257]
+
+
+@pytest.mark.parametrize(
+    ("template", "problem"),
+    [
+        ("{{ messages[0]['content'] }}", "does not show one question"),
+        ("{{ raise_exception('no users') }}", "chat template fails: no users"),
+    ],
+)
+def test_a_chat_template_that_does_not_fit(tiny_dir: Path, tmp_path: Path, template, problem):
+    with pytest.raises(ModelError, match=problem):
+        _with_chat_template(tiny_dir, tmp_path / "lm", template).chat_frame()
+
+
+def test_no_chat_template(tiny: LanguageModel):
+    with pytest.raises(ModelError, match="has no chat template"):
+        tiny.chat_frame()
 
 
 def test_a_model_that_cannot_end_is_refused(tiny_dir: Path, tmp_path: Path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from engine.network.training import TrainingSet
+from engine.network.training_set import TrainingSet
 
 
 def planted(

@@ -20,7 +20,7 @@ from engine.network.fidelity import (
     fidelity,
 )
 from engine.network.ridge import Ridge
-from engine.network.training import TrainingSet
+from engine.network.training_set import TrainingSet
 from engine.network.verdict import verdict
 from tests.network.problems import planted, unseen_block
 
@@ -191,7 +191,7 @@ def made_up(
         "ridge": score(ridge, lead),
     }
     quadrant = dataclasses.replace(base.quadrants[4], scores=named)
-    means = CandidateMeans(30, 9, {"network": 0.7}, p_value, 0.8)
+    means = CandidateMeans(30, 9, {"network": 0.7}, p_value, 0.8, {"network": 0.5}, 0.18)
     return dataclasses.replace(base, quadrants={4: quadrant}, candidate_means=means)
 
 
@@ -222,3 +222,55 @@ def test_losing_to_the_cosine_is_a_failure() -> None:
     judged = verdict(made_up(ridge=0.1, lead=(0.3, 0.5), cosine=0.5))
     assert not judged.trusted
     assert "the plain cosine ranks unseen pairs as well or better" in judged.reasons[0]
+
+
+def test_rows_without_targets_are_audited_without_a_cosine() -> None:
+    rng = np.random.default_rng(0)
+    candidates = rng.normal(size=(300, 16)).astype(np.float32)
+    labels = (candidates[:, 0] + 0.1 * rng.normal(size=300)).astype(np.float32)
+    pairs = np.stack([np.arange(300), np.zeros(300, dtype=np.int64)], axis=1)
+    measured = fidelity(
+        predictions=labels[200:],
+        labels=labels[200:],
+        quadrants=np.full(100, 4),
+        pairs=pairs[200:],
+        candidates=candidates,
+        targets=None,
+        training_pairs=pairs[:200],
+        training_labels=labels[:200],
+        permuted=np.zeros(100, dtype=np.float32),
+    )
+    scores = measured.quadrants[4].scores
+    assert set(scores) == {"network", "mean", "zero", "ridge", "permuted"}
+    assert scores["network"].r2 == pytest.approx(1.0)
+    assert scores["ridge"].r2 is not None and scores["ridge"].r2 > 0.9
+    assert scores["ridge"].r2_interval is not None  # candidates alone are resampled
+    assert verdict(measured, 4).trusted
+    means = measured.candidate_means
+    assert means is not None and means.split_half is None
+    assert means.spearman["network"] == pytest.approx(1.0)
+
+
+def test_top_overlap_by_hand() -> None:
+    # means 0..9 over two targets: the teacher's best three are 7, 8, 9
+    candidates, targets = np.eye(10, 4, dtype=np.float32), np.eye(2, 4, dtype=np.float32)
+    pairs = np.stack([np.repeat(np.arange(10), 2), np.tile([0, 1], 10)], axis=1)
+    labels = np.repeat(np.arange(10), 2).astype(np.float32)
+    guess = labels.copy()
+    guess[pairs[:, 0] == 7] = -1  # so the network takes 6, 8, 9: two of four in common
+    measured = fidelity(
+        predictions=guess,
+        labels=labels,
+        quadrants=np.full(20, 4),
+        pairs=pairs,
+        candidates=candidates,
+        targets=targets,
+        training_pairs=pairs,
+        training_labels=labels,
+        num_resamples=10,
+    )
+    means = measured.candidate_means
+    assert means is not None
+    assert means.top_overlap["network"] == pytest.approx(2 / 4)
+    assert "mean" not in means.top_overlap  # a constant has no top
+    assert means.chance_overlap == pytest.approx(3 / 17)

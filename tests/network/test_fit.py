@@ -15,7 +15,8 @@ from engine.errors import InputError, SettingsError
 from engine.network import fit
 from engine.network.fit import FitSummary, fit_network, fit_on_ray
 from engine.network.influence_network import InfluenceNetwork
-from engine.network.training import Trainer, TrainingSet
+from engine.network.training import Trainer
+from engine.network.training_set import TrainingSet
 from tests.network.problems import planted, unseen_block
 
 
@@ -125,7 +126,7 @@ def test_one_candidate_works_without_held_out_candidates() -> None:
 
 # Ray warns of its own settings; ours would still be errors.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data.context")
-RAY_SETTINGS = {"epochs": 4, "patience": None, "num_workers": 2}
+RAY_SETTINGS = {"epochs": 2, "patience": None, "num_workers": 2, "members": 2}
 
 
 def fit_in(directory: Path, data: TrainingSet, **values: Any) -> FitSummary:
@@ -202,3 +203,27 @@ def test_divergence_on_ray_is_a_settings_error_without_retries(tmp_path: Path) -
     data, _ = planted()
     with pytest.raises(SettingsError, match=r"lower network\.learning_rate"):
         fit_in(tmp_path, data, learning_rate=1e30, epochs=20)
+
+
+def test_a_pointwise_network_learns_what_rows_are_worth() -> None:
+    rng = np.random.default_rng(0)
+    candidates = rng.normal(size=(600, 16)).astype(np.float32)
+    labels = (3 + np.tanh(candidates[:, 0]) + 0.5 * candidates[:, 1]).astype(np.float32)
+    rows = np.arange(400)
+    pairs = np.stack([rows, np.zeros_like(rows)], axis=1)
+    network = fit_network(candidates, None, pairs, labels[:400])
+    assert not network.pairwise
+    with torch.no_grad():
+        predicted = network(torch.from_numpy(candidates[400:])).numpy()
+    assert r2(predicted, labels[400:]) > 0.5
+
+
+def test_a_pointwise_training_set_survives_the_disk(tmp_path: Path) -> None:
+    data, _ = planted()
+    data.save(tmp_path)
+    pointwise = TrainingSet(data.candidates, None, data.pairs, data.labels)
+    pointwise.save(tmp_path)  # over the pairwise one, whose targets must go
+    opened = TrainingSet.open(tmp_path)
+    assert not opened.pairwise
+    opened.check()
+    np.testing.assert_array_equal(opened.candidates, data.candidates)

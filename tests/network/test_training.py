@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from engine.config import NetworkConfig
 from engine.errors import InputError, RunDirectoryError, SettingsError
 from engine.network.influence_network import InfluenceNetwork
-from engine.network.training import Reduce, Trainer, TrainingSet
+from engine.network.training import Reduce, Trainer
+from engine.network.training_set import TrainingSet
 from tests.network.problems import planted
 
 

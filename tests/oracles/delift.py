@@ -29,11 +29,12 @@ def prompt_ids(tokenizer, instruction: str, query: str, example: str | None) -> 
     return [*bos, *ids(instruction), *shown, *asked]
 
 
-def utility(model, tokenizer, instruction: str, candidate, target) -> float:
-    """u(c -> t) = d_without(t) - d_with(t | c)."""
+def utility(model, tokenizer, instruction, candidate, target) -> float:
+    """u(c -> t) = d_without(t) - d_with(t | c); one instruction, or one for each prompt."""
+    first, second = (instruction, instruction) if isinstance(instruction, str) else instruction
     response = tokenizer(" " + target.output, add_special_tokens=False).input_ids
     response = [*response, tokenizer.eos_token_id]
     example = f"{candidate.prompt} {candidate.output}"
-    without = prompt_ids(tokenizer, instruction, target.prompt, None)
-    shown = prompt_ids(tokenizer, instruction, target.prompt, example)
+    without = prompt_ids(tokenizer, first, target.prompt, None)
+    shown = prompt_ids(tokenizer, second, target.prompt, example)
     return response_error(model, without, response) - response_error(model, shown, response)

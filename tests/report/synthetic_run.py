@@ -34,10 +34,12 @@ DIRECTORIES = {
 }
 SCORE_USAGE = {
     "features_target_calls": 10.0,
+    "features_target_rows": 10.0,
     "features_target_tokens": 500.0,
     "features_target_truncated": 0.0,
     "features_target_seconds": 5.0,
     "pairs_calls": 100.0,
+    "pairs_rows": 100.0,
     "pairs_tokens": 8000.0,
     "pairs_truncated": 3.0,
     "pairs_seconds": 200.0,
@@ -60,7 +62,7 @@ def write_run(path: Path, *, trusted: bool = True, dense: bool = True) -> dict[s
     run.ingest()
     run.commit("embed", {}, {"candidates": 60, "targets": 12}, {"seconds": 9.0, "tokens": 700.0})
     audit = {f"audit_q{q}_pairs": count for q, count in ((1, 5), (2, 15), (3, 20), (4, 40))}
-    run.commit("sample", {}, {"pairs": 100, "training_pairs": 20, **audit}, {})
+    run.commit("sample", {}, {"pairs": 100, "training_pairs": 20, "pairwise": True, **audit}, {})
     run.score()
     run.fit(trusted)
     run.predict(dense)
@@ -186,6 +188,8 @@ class _Run:
             "num_targets": 5,
             "split_half": 0.6,
             "p_value": 0.01,
+            "top_overlap": {"network": 0.5, "cosine": 0.2, "ridge": 0.3},
+            "chance_overlap": 0.18,
         }
         means |= {"spearman": {name: s["spearman"] for name, s in scores.items()}}
         path = self.folder("fit") / "fidelity.json"

@@ -12,12 +12,15 @@ from tests.report.synthetic_run import SCORE_USAGE
 
 POINT_USAGE = {
     "features_candidate_calls": 4.0,
+    "features_candidate_rows": 4.0,
     "features_candidate_seconds": 8.0,
     "features_candidate_tokens": 400.0,
     "features_target_calls": 2.0,
+    "features_target_rows": 2.0,
     "features_target_seconds": 2.0,
     "features_target_tokens": 100.0,
     "pairs_calls": 0.0,
+    "pairs_rows": 100.0,
     "pairs_seconds": 1.0,
     "seconds": 11.0,
     "calls": 6.0,
@@ -31,7 +34,7 @@ def manifests(usage: dict[str, float] = SCORE_USAGE, **changes: Any) -> dict[str
         "ingest": {"candidates": 60, "targets": 12},
         "embed": {"candidates": 60, "targets": 12},
         "sample": {"audit_q1_pairs": 5, "audit_q2_pairs": 15, "audit_q3_pairs": 20}
-        | {"audit_q4_pairs": 40},
+        | {"audit_q4_pairs": 40, "pairwise": True},
         "score": {"pairs": 100, "asked_now": int(usage.get("calls", 0))},
     } | changes
     usages = {"embed": {"seconds": 9.0}, "score": usage}
@@ -78,11 +81,43 @@ def test_a_point_teacher_is_charged_for_points_alone() -> None:
     assert any("per point" in remark for remark in ledger.remarks)
 
 
-def test_a_corpus_that_is_its_own_target_has_each_point_once() -> None:
-    ledger = make_ledger(manifests(POINT_USAGE, ingest={"candidates": 60}))
+def test_a_corpus_that_is_its_own_target_has_each_point_once_if_one_feature_serves_both() -> None:
+    own = {"ingest": {"candidates": 60}}
+    ledger = make_ledger(manifests(POINT_USAGE, **own))
+    assert ledger.full_teacher.points == 120
+    assert ledger.full_teacher.seconds == 60 * 2.0 + 60 * 1.0
+    score = {"pairs": 100, "asked_now": 6, "same_features": True}
+    ledger = make_ledger(manifests(POINT_USAGE, score=score, **own))
     assert ledger.full_teacher.points == 60
     assert ledger.full_teacher.seconds == pytest.approx(60 * 10 / 6)
     assert ledger.all_pairs == 3600
+
+
+def test_a_teacher_of_rows_is_charged_by_the_row_whatever_it_asks_of_each() -> None:
+    found = manifests(
+        {
+            "features_candidate_rows": 4.0,
+            "features_candidate_calls": 20.0,
+            "features_candidate_seconds": 8.0,
+            "pairs_rows": 4.0,
+            "pairs_seconds": 0.0,
+            "seconds": 8.0,
+            "calls": 20.0,
+        }
+    )
+    found["sample"]["counts"]["pairwise"] = False
+    ledger = make_ledger(found)
+    full = ledger.full_teacher
+    assert (full.unit, full.points, full.calls, full.seconds) == ("point", 60, 300, 120.0)
+    assert ledger.all_pairs == 60
+
+
+def test_what_a_teacher_prepares_is_charged_to_both() -> None:
+    plain = make_ledger(manifests(POINT_USAGE)).full_teacher
+    prepared = {"prepared_seconds": 30.0, "prepared_calls": 5.0, "prepared_tokens": 50.0}
+    full = make_ledger(manifests({**POINT_USAGE, **prepared})).full_teacher
+    assert full.seconds - plain.seconds == 30
+    assert (full.calls - plain.calls, full.tokens - plain.tokens) == (5, 50)
 
 
 def test_loss_is_said_in_words() -> None:

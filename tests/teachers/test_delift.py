@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 from engine.config import ModelConfig, TeacherConfig
+from engine.errors import ModelError
 from engine.example import Example, content_key
 from engine.kernels.response_error import response_error
 from engine.models.language_model import LanguageModel, ResponseProbabilities, Suffix
-from engine.teachers.delift import DeliftTeacher
+from engine.models.prompt_tokenizer import ChatFrame
+from engine.teachers.delift import REFERENCE_INSTRUCTIONS, DeliftTeacher
 from engine.teachers.teacher import Usage, load_teacher, teacher_class
 from tests.oracles import delift as oracle
 from tests.tiny_models import build_tiny_language_model
@@ -43,8 +45,10 @@ def tiny(tiny_dir: Path) -> LanguageModel:
     return LanguageModel(ModelConfig(path=str(tiny_dir)))
 
 
-def teacher(model, max_tokens=2048, max_example_tokens=512, batch_size=16) -> DeliftTeacher:
-    return DeliftTeacher(model, SENTENCE, max_tokens, max_example_tokens, batch_size)
+def teacher(
+    model, max_tokens=2048, max_example_tokens=512, batch_size=16, prompt_style="shared"
+) -> DeliftTeacher:
+    return DeliftTeacher(model, SENTENCE, max_tokens, max_example_tokens, batch_size, prompt_style)
 
 
 def score(delift: DeliftTeacher, candidate: Example, targets: list[Example]):
@@ -128,6 +132,13 @@ class FakeModel:
         return ResponseProbabilities(values, len(prefix) + len(suffixes))
 
 
+class ChatModel(FakeModel):
+    """Puts < before and > after a question; its answers end as always."""
+
+    def chat_frame(self) -> ChatFrame:
+        return ChatFrame([self.bos, ord("<")], [ord(">")], [self.eos])
+
+
 def flat(p_without: float, p_with: float) -> Callable[[str, str], list[float]]:
     return lambda prompt, response: (
         [p_with if "Example:" in prompt else p_without] * (len(response) + 1)
@@ -166,6 +177,77 @@ def test_usage_counts_sequences():
     shown = len("\n\nExample: Add 1 and 1 2")
     assert scores.usage == Usage(4, len(SENTENCE) + 1 + shown + 4, 0)
     assert (features.usage + scores.usage).calls == 8
+
+
+# --- other prompt styles -------------------------------------------------------------------------
+
+WITHOUT, WITH = REFERENCE_INSTRUCTIONS
+
+
+def test_reference_prompts_by_hand():
+    model = FakeModel(flat(0.5, 0.9))
+    scores = score(teacher(model, prompt_style="reference"), CANDIDATES[1], TARGETS[:1])
+    assert model.prompts == [
+        "Answer the following query:\n\nQuery: Add 2 and 2\nAnswer:| 4",
+        "Use the example below to answer the query that follows:"
+        "\n\nExample: Say hello to Ann Hello there!\n\nQuery: Add 2 and 2\nAnswer:| 4",
+    ]
+    np.testing.assert_allclose(scores.values, [0.5 - 0.1], atol=1e-7)
+
+
+def test_reference_without_room_for_an_example_is_the_bare_prompt():
+    target = example("q" * 60, "r" * 60)
+    frame = len("\n\n\nQuery:\nAnswer:\n") + len(WITH)
+    for spare in range(len("\n\nExample:") + 1):
+        model = FakeModel(flat(0.5, 0.9))
+        scores = score(
+            teacher(model, frame + 122 + spare, prompt_style="reference"), CANDIDATES[0], [target]
+        )
+        assert scores.values.tolist() == [0.0] and scores.usage.num_truncated == 1
+        assert model.prompts[0] == model.prompts[1] and model.prompts[0].startswith(WITHOUT)
+
+
+def test_reference_queries_are_cut_alike_in_both_prompts():
+    frame = len("\n\n\nQuery:\nAnswer:\n") + len(WITH)
+    model = FakeModel(flat(0.5, 0.9))
+    delift = teacher(model, frame + 61 + 4, prompt_style="reference")
+    score(delift, CANDIDATES[0], [example("0123456789", "r" * 60)])
+    assert all("Query:6789\n" in prompt for prompt in model.prompts)
+
+
+def test_reference_equals_the_oracle(tiny: LanguageModel, tiny_dir: Path):
+    from transformers import AutoTokenizer, LlamaForCausalLM
+
+    model = LlamaForCausalLM.from_pretrained(tiny_dir)
+    tokenizer = AutoTokenizer.from_pretrained(tiny_dir)
+    scores = score(teacher(tiny, prompt_style="reference"), CANDIDATES[0], TARGETS)
+    expected = [
+        oracle.utility(model, tokenizer, REFERENCE_INSTRUCTIONS, CANDIDATES[0], t) for t in TARGETS
+    ]
+    np.testing.assert_allclose(scores.values, expected, atol=1e-5)
+
+
+def test_chat_prompts_by_hand():
+    model = ChatModel(flat(0.5, 0.9))
+    scores = score(teacher(model, prompt_style="chat"), CANDIDATES[1], TARGETS[:1])
+    assert model.prompts == [
+        "<Answer the query.\n\nQuery: Add 2 and 2>|4",
+        "<Answer the query.\n\nExample: Say hello to Ann Hello there!\n\nQuery: Add 2 and 2>|4",
+    ]
+    np.testing.assert_allclose(scores.values, [0.5 - 0.1], atol=1e-7)
+
+
+def test_a_long_chat_query_loses_its_head_and_the_response_nothing():
+    model = ChatModel(flat(0.5, 0.9))
+    limit = len("\n<Answer the query.\n\nQuery:>") + 4 + 60 + 1  # bos and eos
+    delift = teacher(model, limit, prompt_style="chat")
+    assert score(delift, CANDIDATES[0], [example("0123456789", "r" * 60)]).problems == [None]
+    assert model.prompts == ["<Answer the query.\n\nQuery:6789>|" + "r" * 60] * 2
+
+
+def test_chat_needs_a_chat_template(tiny: LanguageModel):
+    with pytest.raises(ModelError, match="no chat template"):
+        teacher(tiny, prompt_style="chat")
 
 
 # --- too long ------------------------------------------------------------------------------------
@@ -277,10 +359,36 @@ def test_loaded_by_name(tiny: LanguageModel, tiny_dir: Path):
     np.testing.assert_array_equal(score(loaded, CANDIDATES[0], TARGETS).values, expected)
 
 
+def test_identity_of_the_default_style_never_changes():
+    """Paid answers are stored under it."""
+    config = TeacherConfig.model_validate(
+        {"name": "delift", "model": {"path": "a/b", "revision": "c"}}
+    )
+    assert DeliftTeacher.identity(config) == {
+        "teacher": "delift",
+        "model": "a/b@c",
+        "dtype": "bfloat16",
+        "threads": 1,
+        "max_tokens": 2048,
+        "batch_size": 16,
+        "template": 1,
+        "instruction": "Answer the query below as well as you can.",
+        "max_example_tokens": 512,
+    }
+
+
+def test_identity_of_the_reference_style_has_its_own_instructions(tiny_dir: Path):
+    configs = [settings(tiny_dir, prompt_style="reference", instruction=text) for text in "ab"]
+    first, second = map(DeliftTeacher.identity, configs)
+    assert first == second and first["instruction"] == [WITHOUT, WITH]
+
+
 @pytest.mark.parametrize(
     "change",
     [
         {"instruction": "Other."},
+        {"prompt_style": "reference"},
+        {"prompt_style": "chat"},
         {"max_tokens": 100},
         {"max_example_tokens": 100},
         {"batch_size": 3},

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from engine.config import ModelConfig, TeacherConfig
+from engine.errors import InputError
 from engine.example import Example, content_key
 from engine.models.encoder import Encoded, Encoder
 from engine.teachers.delift_se import DeliftEmbeddingTeacher
@@ -49,6 +50,50 @@ def test_similarities_by_hand(similarity: str, same: float, far: float):
     assert answer.values.dtype == np.float32 and answer.usage == Usage()
 
 
+def test_rbf_by_hand():
+    teacher = DeliftEmbeddingTeacher(FakeEncoder(), "rbf", 4, mean_squared_distance=250.0)
+    asked = [example(name) for name in ("same", "far", "bad")]
+    ours = teacher.features("candidate", [example("c")]).values[0]
+    np.testing.assert_array_equal(ours, VECTORS["c"])  # not normalised
+    theirs = teacher.features("target", asked).values
+    answer = teacher.score(example("c"), ours, asked, theirs)
+    np.testing.assert_allclose(answer.values[:2], [1.0, math.exp(-50 / 25)], rtol=1e-6)
+    assert np.isnan(answer.values[2]) and "not finite" in str(answer.problems[2])
+
+
+def rbf_settings(directory: Path) -> TeacherConfig:
+    model = {"path": str(build_tiny_encoder(directory))}
+    return TeacherConfig.model_validate({"name": "delift_se", "model": model, "similarity": "rbf"})
+
+
+def test_rbf_is_scaled_by_all_pairs_of_the_rows_it_was_given(tmp_path: Path):
+    config = rbf_settings(tmp_path / "encoder")
+    rows = [example(f"row number {i * i}") for i in range(6)]
+    teacher_type = teacher_class("delift_se")
+    assert teacher_type.preparation_share(config) == 0.05
+    usage = teacher_type.prepare(config, 0, rows, tmp_path / "one.json")
+    teacher_type.prepare(config, 0, rows[::-1], tmp_path / "two.json")
+    assert usage.calls == 6 and usage.tokens > 6
+    assert (tmp_path / "one.json").read_bytes() == (tmp_path / "two.json").read_bytes()
+    texts = [row.text for row in rows]
+    vectors = Encoder(config.model).encode(texts, 16, normalize=False).vectors.astype(float)
+    distances = np.square(vectors[:, None] - vectors[None]).sum(axis=2)
+    mean = distances[np.triu_indices(6, 1)].mean()
+    teacher = load_teacher(config, seed=0, prepared=tmp_path / "one.json")
+    features = teacher.features("target", rows).values
+    answer = teacher.score(rows[0], features[0], rows, features)
+    np.testing.assert_allclose(answer.values, np.exp(-distances[0] / (0.1 * mean)), atol=1e-4)
+
+
+@pytest.mark.parametrize("names", [[], ["one"], ["same", "same"]])
+def test_rbf_needs_rows_that_differ(tmp_path: Path, names: list[str]):
+    config = rbf_settings(tmp_path / "encoder")
+    rows = [example(name) for name in names]
+    with pytest.raises(InputError, match=f"rbf .* got {len(names)} rows"):
+        teacher_class("delift_se").prepare(config, 0, rows, tmp_path / "prepared.json")
+    assert not (tmp_path / "prepared.json").exists()
+
+
 def test_a_bad_embedding_is_nan_with_a_problem():
     teacher = DeliftEmbeddingTeacher(FakeEncoder(), "cosine", 4)
     features = teacher.features("target", [example("same"), example("bad")])
@@ -82,6 +127,18 @@ def test_identity(tmp_path: Path):
         return teacher_class("delift_se").identity(TeacherConfig.model_validate(config))
 
     first = identity()
+    assert first == {  # answers are stored under it
+        "teacher": "delift_se",
+        "model": "a/b@main",
+        "dtype": "float32",
+        "threads": 1,
+        "max_tokens": 2048,
+        "batch_size": 16,
+        "version": 1,
+        "similarity": "cosine",
+    }
+    config = TeacherConfig.model_validate({"name": "delift_se"})
+    assert teacher_class("delift_se").preparation_share(config) == 0.0
     assert first == identity(instruction="of delift only")
     assert first != identity(similarity="dot")
     assert first != identity(batch_size=2)

@@ -47,5 +47,5 @@ def test_needs_no_model_and_no_feature():
 
 
 def test_unknown_teacher():
-    with pytest.raises(SettingsError, match="unknown teacher 'less'; known: delift"):
-        teacher_class("less")
+    with pytest.raises(SettingsError, match="unknown teacher 'gradients'; known: delift"):
+        teacher_class("gradients")

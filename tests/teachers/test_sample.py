@@ -3,28 +3,34 @@ import pytest
 
 from engine.config import SampleConfig
 from engine.example import order_hash
-from engine.teachers.sample import draw_pairs
+from engine.teachers.sample import Side, draw_pairs, draw_points
 
 
 def hashes(count, side, seed=0):
     return np.array([order_hash(seed, side, f"row-{i}") for i in range(count)], dtype=np.uint64)
 
 
-def draw(num_candidates=400, num_targets=120, same_set=False, **settings):
-    targets = hashes(num_targets, "target")
-    candidates = hashes(num_candidates, "candidate")
+def side(count, name, design):
+    strata = np.arange(count) % 5 if design == "stratified" else None
+    return Side(hashes(count, name), strata)
+
+
+def draw(num_candidates=400, num_targets=120, same_set=False, unit="pair", **settings):
+    design = settings.get("design", "scattered")
+    targets = side(num_targets, "target", design)
+    candidates = side(num_candidates, "candidate", design)
     if same_set:
         targets = candidates
-    return draw_pairs(candidates, targets, SampleConfig.model_validate(settings), same_set)
+    return draw_pairs(candidates, targets, SampleConfig.model_validate(settings), unit, same_set)
 
 
-@pytest.mark.parametrize("design", ["block", "scattered"])
+@pytest.mark.parametrize("design", ["block", "scattered", "stratified"])
 def test_a_design_spends_u_squared_of_all_pairs(design):
     drawn = draw(fraction=0.1, design=design)
     assert ((drawn.quadrant == 0) | (drawn.quadrant == 1)).sum() == 40 * 12
 
 
-@pytest.mark.parametrize("design", ["block", "scattered"])
+@pytest.mark.parametrize("design", ["block", "scattered", "stratified"])
 @pytest.mark.parametrize("same_set", [False, True])
 def test_quadrants_are_what_their_names_say(design, same_set):
     drawn = draw(fraction=0.1, design=design, same_set=same_set)
@@ -57,10 +63,10 @@ def test_no_pair_is_drawn_twice():
 def test_the_draw_follows_ids_and_not_positions():
     candidates, targets = hashes(400, "candidate"), hashes(120, "target")
     settings = SampleConfig.model_validate({"fraction": 0.1})
-    straight = draw_pairs(candidates, targets, settings)
+    straight = draw_pairs(Side(candidates), Side(targets), settings)
     order_c = np.random.default_rng(1).permutation(400)
     order_t = np.random.default_rng(2).permutation(120)
-    shuffled = draw_pairs(candidates[order_c], targets[order_t], settings)
+    shuffled = draw_pairs(Side(candidates[order_c]), Side(targets[order_t]), settings)
 
     def named(drawn, c_of, t_of):
         rows = zip(c_of[drawn.candidates], t_of[drawn.targets], drawn.quadrant, strict=True)
@@ -75,6 +81,54 @@ def test_scattered_reaches_more_rows_for_the_same_calls():
     block, scattered = draw(fraction=0.1, design="block"), draw(fraction=0.1, design="scattered")
     targets_of = [len(set(d.targets[d.quadrant == 0])) for d in (block, scattered)]
     assert targets_of[1] > 5 * targets_of[0]
+
+
+@pytest.mark.parametrize("design", ["block", "scattered", "stratified"])
+@pytest.mark.parametrize("unit", ["pair", "point"])
+def test_a_larger_share_asks_for_all_that_a_smaller_one_did(design, unit):
+    small, large = (draw(fraction=u, design=design, unit=unit) for u in (0.1, 0.2))
+    pairs = [
+        {(c, t) for c, t, q in zip(d.candidates, d.targets, d.quadrant, strict=True) if q in (0, 1)}
+        for d in (small, large)
+    ]
+    assert pairs[0] < pairs[1]
+
+
+@pytest.mark.parametrize("design", ["block", "scattered", "stratified"])
+def test_a_teacher_paid_by_the_point_sees_few_points_and_all_their_pairs(design):
+    drawn = draw(fraction=0.1, design=design, unit="point", audit={"candidates": 9, "targets": 6})
+    asked = drawn.quadrant <= 1
+    points = len(set(drawn.candidates[asked])), len(set(drawn.targets[asked]))
+    assert points == (40, 12) and asked.sum() == 40 * 12
+    # what is paid for is audited in full
+    assert [(drawn.quadrant == q).sum() for q in (2, 3, 4)] == [40 * 6, 9 * 12, 9 * 6]
+
+
+def test_everything_is_every_pair_and_no_audit():
+    drawn = draw(20, 7, fraction=1.0)
+    assert (drawn.quadrant == 0).all()
+    assert list(zip(drawn.candidates, drawn.targets, strict=True)) == [
+        (c, t) for c in range(20) for t in range(7)
+    ]
+
+
+@pytest.mark.parametrize("design", ["block", "stratified"])
+def test_points_for_a_teacher_of_rows(design):
+    settings = SampleConfig.model_validate({"fraction": 0.1, "design": design})
+    drawn = draw_points(side(400, "candidate", design), settings)
+    counts = [(drawn.quadrant == q).sum() for q in (0, 4)]
+    assert counts == [40, 40] and len(set(drawn.candidates)) == 80
+    assert (drawn.targets == 0).all()
+
+
+def test_a_stratified_draw_keeps_the_proportions_of_the_strata():
+    strata = np.repeat([0, 1, 2], [240, 120, 40])
+    candidates = Side(hashes(400, "candidate"), strata)
+    settings = SampleConfig.model_validate({"fraction": 0.1, "design": "stratified"})
+    drawn = draw_pairs(candidates, Side(hashes(50, "target"), np.arange(50) % 5), settings)
+    asked = drawn.quadrant <= 1
+    chosen = np.bincount(strata[np.unique(drawn.candidates[asked])])
+    np.testing.assert_allclose(chosen / chosen.sum(), [0.6, 0.3, 0.1], atol=0.03)
 
 
 @pytest.mark.parametrize("sizes", [(1, 1), (2, 1), (3, 3), (5, 40)])

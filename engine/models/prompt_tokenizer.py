@@ -1,0 +1,120 @@
+"""Prompts as ids, joined from pieces: nothing in a row's text can change the pieces round it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from engine.errors import ModelError
+
+__all__ = ["CHARACTERS_PER_TOKEN", "ChatFrame", "PromptTokenizer"]
+
+# No tokenizer packs natural text this densely: longer texts need not be tokenised in full.
+CHARACTERS_PER_TOKEN = 64
+# Stand for the two texts of a conversation while its template is cut to pieces.
+_USER_MARK, _ASSISTANT_MARK = "\ue000", "\ue001"
+# Llama's templates write a date: not today's, or answers would change with it.
+_DATE = "26 Jul 2024"
+
+
+@dataclass(frozen=True, slots=True)
+class ChatFrame:
+    """Ids that a model's chat template puts around a question and its answer.
+
+    Attributes:
+        before: what opens a conversation, special tokens included.
+        between: what ends the user's message and opens the assistant's.
+        end: what ends the assistant's message.
+    """
+
+    before: list[int]
+    between: list[int]
+    end: list[int]
+
+
+class PromptTokenizer:
+    """A Hugging Face tokenizer that makes pieces of prompts.
+
+    Args:
+        tokenizer: as transformers loads it.
+        name: what the settings call its model, for messages.
+
+    Raises ModelError when it has no end-of-sequence token.
+    """
+
+    def __init__(self, tokenizer: Any, name: str) -> None:
+        if tokenizer.eos_token_id is None:
+            raise ModelError(f"model {name}: its tokenizer has no end-of-sequence token")
+        self._tokenizer = tokenizer
+        self._name = name
+        self._anchor = self._find_anchor()
+
+    @property
+    def bos(self) -> int | None:
+        """Id that the tokenizer puts before a text; None when it puts none."""
+        ids = list(self._tokenizer("a", add_special_tokens=True).input_ids)
+        bos: int | None = self._tokenizer.bos_token_id
+        return bos if bos is not None and ids and ids[0] == bos else None
+
+    @property
+    def eos(self) -> int:
+        """Id that ends a response."""
+        return int(self._tokenizer.eos_token_id)
+
+    def tokenize(self, text: str, read_special: bool = False) -> list[int]:
+        """Ids of a piece of a prompt: no special token is added, or read from a row's text.
+
+        Pieces are joined id by id, so a tokenizer that puts a space before every text is kept
+        from doing so: "Query:" is the same ids here as in the middle of a prompt. `read_special`
+        is for text of a template, whose special tokens are meant.
+        """
+        if not self._anchor:
+            return self._ids(text, read_special)
+        ids = self._ids("\n" + text, read_special)
+        size = len(self._anchor)
+        return ids[size:] if ids[:size] == self._anchor else self._ids(text, read_special)
+
+    def chat_frame(self) -> ChatFrame:
+        """The chat template around one question and one answer.
+
+        The end is without white space after it; the end-of-sequence token where the template has
+        none. Raises ModelError when there is no chat template, or it hides one of the texts.
+        """
+        if not getattr(self._tokenizer, "chat_template", None):
+            raise ModelError(
+                f"model {self._name} has no chat template; use an instruction-tuned model, or "
+                "another teacher.prompt_style"
+            )
+        text = self._rendered()
+        before, _, rest = text.partition(_USER_MARK)
+        between, _, after = rest.partition(_ASSISTANT_MARK)
+        if text.count(_USER_MARK) != 1 or rest.count(_ASSISTANT_MARK) != 1:
+            raise ModelError(
+                f"model {self._name}: its chat template does not show one question and then one "
+                "answer; use another teacher.prompt_style"
+            )
+        pieces = [self.tokenize(piece, True) for piece in (before, between, after.rstrip())]
+        return ChatFrame(pieces[0], pieces[1], pieces[2] or [self.eos])
+
+    def _rendered(self) -> str:
+        messages = [
+            {"role": "user", "content": _USER_MARK},
+            {"role": "assistant", "content": _ASSISTANT_MARK},
+        ]
+        render = self._tokenizer.apply_chat_template
+        try:
+            return str(render(messages, tokenize=False, date_string=_DATE))
+        except Exception as error:  # a template is a program: it raises whatever it likes
+            reason = " ".join(str(error).split())[:300]
+            raise ModelError(f"model {self._name}: its chat template fails: {reason}") from error
+
+    def _ids(self, text: str, read_special: bool = False) -> list[int]:
+        encoded = self._tokenizer(
+            text, add_special_tokens=False, split_special_tokens=not read_special
+        )
+        return list(encoded.input_ids)
+
+    def _find_anchor(self) -> list[int]:
+        """Ids of a newline, when the tokenizer treats the start of a text specially; else []."""
+        newline = self._ids("\n")
+        return [] if self._ids("\na") == newline + self._ids("a") else newline

@@ -1,0 +1,54 @@
+"""Clusters of embeddings, and an order of rows of which every prefix has their proportions."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.cluster import KMeans
+from threadpoolctl import threadpool_limits
+
+from engine.artifact_rows import VectorParts
+
+__all__ = ["strata_of", "stratified"]
+
+# Rows that the clusters are fitted on, and rows assigned at a time.
+FITTED_ON = 20_000
+CHUNK = 8192
+
+
+def strata_of(
+    vectors: VectorParts, hashes: NDArray[np.uint64], num_strata: int, seed: int
+) -> NDArray[np.int64]:
+    """The k-means cluster of each row, (n,) int64.
+
+    Fitted on the 20,000 rows of the lowest hashes, on one thread: the same clusters for any order
+    of the rows. Memory: those rows and one chunk.
+    """
+    drawn = np.argsort(hashes)[:FITTED_ON]
+    sample = vectors.take(drawn)
+    # equal rows can fill fewer clusters than asked for, which k-means warns about
+    num_strata = min(num_strata, len(np.unique(sample, axis=0)))
+    with threadpool_limits(1):
+        fitted = KMeans(num_strata, n_init=1, random_state=seed % 2**32).fit(sample)
+        pieces = [
+            fitted.predict(vectors.block(start, min(start + CHUNK, len(vectors))))
+            for start in range(0, len(vectors), CHUNK)
+        ]
+    return np.concatenate(pieces).astype(np.int64)
+
+
+def stratified(strata: NDArray[np.int64]) -> NDArray[np.int64]:
+    """A permutation (n,) of rows, in whose windows every stratum has its share.
+
+    Row i of s in its stratum gets the place (i + 1/2) / s between 0 and 1; the rows are sorted by
+    it, equal places by stratum, so the order that they come in decides within a stratum.
+    """
+    if len(strata) == 0:
+        return np.empty(0, dtype=np.int64)
+    by_stratum = np.argsort(strata, kind="stable")
+    sizes = np.bincount(strata)
+    starts = np.cumsum(sizes) - sizes
+    sorted_strata = strata[by_stratum]
+    rank = np.arange(len(strata)) - starts[sorted_strata]
+    place = (rank + 0.5) / sizes[sorted_strata]
+    return by_stratum[np.lexsort((sorted_strata, place))]

@@ -1,0 +1,101 @@
+"""The gate after the fit, on a pipeline of two stages that need neither Ray nor a model."""
+
+from contextlib import nullcontext
+
+import pytest
+
+from engine import pipeline
+from engine.config import Config
+from engine.errors import FidelityError
+from engine.run_directory import RunDirectory, finish_part, write_json
+from engine.stage import Stage, StageContext, StageResult
+
+TRUSTED_FROM = 0.1
+
+
+def sample(context: StageContext) -> StageResult:
+    path = context.directory / "pairs.json"
+    write_json(path, context.config.sample.fraction)
+    return StageResult(parts={"pairs": [finish_part(context.directory, path, 1)]})
+
+
+def fit(context: StageContext) -> StageResult:
+    trusted = context.config.sample.fraction >= TRUSTED_FROM
+    path = context.directory / "fidelity.json"
+    write_json(path, {"trusted": trusted, "reasons": ["it knows nothing"]})
+    parts = {"fidelity": [finish_part(context.directory, path, 1)]}
+    return StageResult(parts=parts, counts={"trusted": trusted})
+
+
+def predict(context: StageContext) -> StageResult:
+    return sample(context)
+
+
+@pytest.fixture(autouse=True)
+def three_stages(monkeypatch):
+    stages = (
+        Stage("sample", "3-sample", sample, ("sample",)),
+        Stage("fit", "5-network", fit, (), ("sample",)),
+        Stage("predict", "6-influence", predict, (), ("fit",)),
+    )
+    monkeypatch.setattr(pipeline, "STAGES", stages)
+    monkeypatch.setattr(pipeline, "connected", lambda config: nullcontext())
+
+
+def run(tmp_path, **gate) -> RunDirectory:
+    settings = {"corpus": {"path": "x"}, "run_dir": str(tmp_path / "run"), "gate": gate}
+    return pipeline.run(Config.model_validate(settings))
+
+
+def asked(directory: RunDirectory) -> float:
+    artifact = directory.artifact("3-sample")
+    assert artifact is not None
+    return artifact.manifest["settings"]["sample"]["fraction"]
+
+
+def test_warn_goes_on(tmp_path):
+    directory = run(tmp_path)
+    assert asked(directory) == 0.05
+    assert directory.artifact("6-influence") is not None
+
+
+def test_fail_stops_after_the_fit_and_keeps_it(tmp_path):
+    for _ in range(2):  # the second time everything up to the fit is there
+        with pytest.raises(FidelityError, match="it knows nothing"):
+            run(tmp_path, on_low_fidelity="fail")
+    directory = RunDirectory(tmp_path / "run")
+    assert directory.artifact("5-network") is not None
+    assert directory.artifact("6-influence") is None
+
+
+def test_fail_also_stops_a_run_that_was_finished_under_another_gate(tmp_path):
+    run(tmp_path)
+    with pytest.raises(FidelityError):
+        run(tmp_path, on_low_fidelity="fail")
+
+
+def test_extend_asks_for_more_until_the_network_can_be_trusted(tmp_path):
+    directory = run(tmp_path, on_low_fidelity="extend", growth=1.5)
+    assert asked(directory) == pytest.approx(0.05 * 1.5**2)
+    assert directory.artifact("6-influence") is not None
+
+
+def test_extend_stops_at_its_budget(tmp_path):
+    directory = run(tmp_path, on_low_fidelity="extend", growth=1.5, max_fraction=0.08)
+    assert asked(directory) == 0.08
+    assert directory.artifact("6-influence") is not None
+
+
+def test_an_extended_run_is_recognised_and_not_redone(tmp_path, capsys):
+    gate = {"on_low_fidelity": "extend", "growth": 1.5}
+    first = run(tmp_path, **gate).artifact("5-network")
+    again = run(tmp_path, **gate).artifact("5-network")
+    assert first is not None and again is not None
+    assert first.manifest == again.manifest
+    assert "done before" in capsys.readouterr().err
+
+
+def test_a_run_that_was_stopped_after_the_fit_goes_on_when_told_to_extend(tmp_path):
+    with pytest.raises(FidelityError):
+        run(tmp_path, on_low_fidelity="fail")
+    assert asked(run(tmp_path, on_low_fidelity="extend", growth=2.0)) == 0.1
