@@ -7,7 +7,7 @@ answers are paid for once and every design and preset is then fitted and audited
 the point are also asked about everything, and the network's subset is compared with theirs. The
 audit is the product's own: quadrant 4 is pairs of rows that no training pair touched.
 
-DELIFT takes about 40 minutes on two cores, the others 5 to 30; a killed run goes on.
+DELIFT takes about an hour on two cores, the others 10 to 20 minutes; a killed run goes on.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ TEACHERS: dict[str, dict[str, Any]] = {
             "lora_rank": 16,
             "lora_alpha": 64,
             "learning_rate": 2e-4,
-            "warmup_epochs": 2,
+            "warmup_epochs": 1,
             "projection_dim": 2048,
         },
     },
