@@ -68,7 +68,7 @@ COLUMNS = (
     "design",
     "preset",
     "labels",
-    "teacher_s",
+    "teacher_cpu_s",
     "quadrant",
     "mse_std",
     "r2",
@@ -157,7 +157,7 @@ def _rows(
     row = {
         **named,
         "labels": fit.counts["training_labels"],
-        "teacher_s": _training_seconds(directory, score.manifest["usage"]),
+        "teacher_cpu_s": _training_seconds(directory, score.manifest["usage"]),
         "means": means["spearman"]["network"],
         "means_cosine": means["spearman"].get("cosine"),
         "means_ridge": means["spearman"]["ridge"],
@@ -188,15 +188,15 @@ def _rows(
 
 
 def _training_seconds(directory: RunDirectory, usage: dict[str, float]) -> float:
-    """Worker seconds of the teacher for what the network learned from; the audit comes on top."""
+    """CPU seconds of the teacher for what the network learned from; the audit comes on top."""
     counts = _artifact(directory, "3-sample").counts
     if usage.get("pairs_calls"):
-        return usage["seconds"] * counts["training_pairs"] / counts["pairs"]
+        return usage["cpu_seconds"] * counts["training_pairs"] / counts["pairs"]
     paid = sum(usage.get(f"features_{side}_rows", 0) for side in ("candidate", "target"))
     learned = counts["training_candidates"]
     learned += counts["training_targets"] if counts["pairwise"] else 0
-    prepared = usage.get("prepared_seconds", 0.0)
-    return prepared + (usage["seconds"] - prepared) * learned / paid
+    prepared = usage.get("prepared_cpu_seconds", 0.0)
+    return prepared + (usage["cpu_seconds"] - prepared) * learned / paid
 
 
 def _chosen(directory: RunDirectory) -> np.ndarray:

@@ -340,6 +340,11 @@ class InfluenceConfig(Section):
     neighbours: int = Field(
         64, ge=1, description="K: candidates kept per target of a sparse kernel"
     )
+    subtask_column: str | None = Field(
+        None,
+        description="column of the targets that names their sub-task: a candidate's mean influence "
+        "is then its best mean over one of them, as LESS has it; default: one sub-task",
+    )
     execution: Execution = Execution()
 
 

@@ -49,8 +49,8 @@ STAGES: tuple[Stage, ...] = (
         "predict",
         "6-influence",
         predict_stage.run,
-        ("influence.max_dense_gib", "influence.neighbours"),
-        ("embed", "sample", "score", "fit"),
+        ("influence.max_dense_gib", "influence.neighbours", "influence.subtask_column"),
+        ("ingest", "embed", "sample", "score", "fit"),
         2,
     ),
     Stage(

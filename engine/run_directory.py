@@ -40,7 +40,17 @@ __all__ = [
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 STORE = "store"  # below a stage's folder: work already paid for, which survives every redo
-_PACKAGES = ("ray", "torch", "transformers", "sentence-transformers", "numpy", "pyarrow", "numba")
+_PACKAGES = (
+    "ray",
+    "torch",
+    "transformers",
+    "sentence-transformers",
+    "peft",
+    "scikit-learn",
+    "numpy",
+    "pyarrow",
+    "numba",
+)
 
 
 @dataclass(frozen=True)

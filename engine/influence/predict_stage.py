@@ -3,11 +3,14 @@
 A matrix up to `influence.max_dense_gib` is written in full, (M, N) [c, t] in parts of candidates;
 above that, the `influence.neighbours` best candidates of each target, in parts of targets. The
 mean influence of every candidate is exact in both cases and needs no matrix. A teacher that scores
-rows alone has one column; one that was asked about everything is the matrix itself.
+rows alone has one column; one that was asked about everything is the matrix itself. With sub-tasks
+of the targets, a candidate's mean is its best mean over one of them (LESS, section 4.2).
 """
 
 from __future__ import annotations
 
+import functools
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,11 +19,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.feather
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from engine.actors import Partition, PartitionWorker, run_partitions, run_task
-from engine.artifact_rows import VectorParts, target_side
-from engine.errors import InputError
+from engine.artifact_rows import TableParts, VectorParts, target_side
+from engine.errors import InputError, SettingsError
 from engine.influence.predict import mean_influence, predict_influence, top_candidates
+from engine.kernels.aggregation import max_of_group_means
 from engine.kernels.arrays import FloatArray
 from engine.network.influence_network import InfluenceNetwork
 from engine.run_directory import Artifact, Part, atomic_path, digest, finish_part, total_usage
@@ -41,18 +46,19 @@ def run(context: StageContext) -> StageResult:
     pairwise = context.inputs["sample"].counts["pairwise"]
     num_targets = len(VectorParts(embeddings, target_side(embeddings))) if pairwise else 1
     means_path = context.directory / "mean_influence.npy"
+    subtasks = run_task(_subtasks, context.inputs["ingest"], settings.subtask_column, num_targets)
     dense = 4 * num_candidates * num_targets <= settings.max_dense_gib * 2**30
     if context.inputs["sample"].counts["everything"]:
         shape = (num_candidates, num_targets)
         labels, directory = context.inputs["score"].path("labels"), context.directory
-        usage = run_task(_write_teacher, labels, shape, directory, means_path)
+        usage = run_task(_write_teacher, labels, shape, subtasks, directory, means_path)
         parts = [
             finish_part(directory, path, min(BLOCK_ROWS, num_candidates - start), {})
             for start, path in _teacher_blocks(directory, num_candidates)
         ]
     else:
-        fitted = (context.inputs["fit"], embeddings, num_targets)
-        usage = run_task(_write_means, *fitted, means_path)
+        fitted = (context.inputs["fit"], embeddings)
+        usage = run_task(_write_means, *fitted, subtasks, means_path)
         parts = _dense(context, num_targets) if dense else _neighbours(context, num_targets)
     means = finish_part(context.directory, means_path, num_candidates, usage)
     kernel = "dense" if dense else "neighbours"
@@ -66,7 +72,8 @@ def run(context: StageContext) -> StageResult:
         },
         usage=total_usage([means, *parts]),
         columns={
-            "mean_influence.npy": "float32 (M,), exact mean over all targets, teacher units",
+            "mean_influence.npy": "float32 (M,), exact mean over all targets, teacher units; "
+            "with sub-tasks the best of their means",
             "dense/*.npy": "float32 (m, N) [c, t], teacher units, rows in corpus order",
             "neighbours/*.arrow": "per target its K best candidates: ids int64[K], "
             "influence float32[K], best first",
@@ -74,16 +81,35 @@ def run(context: StageContext) -> StageResult:
     )
 
 
+def _subtasks(corpus: Artifact, column: str | None, num_targets: int) -> NDArray[np.int64]:
+    """The sub-task of each target, (N,), by the order of their names; without a column all 0."""
+    if column is None or num_targets == 1:
+        return np.zeros(num_targets, dtype=np.int64)
+    rows = TableParts(corpus, target_side(corpus))
+    tables = rows.iter_parts(["extra"])
+    extras = [json.loads(text) for table in tables for text in table["extra"].to_pylist()]
+    if not any(column in extra for extra in extras):
+        known = sorted({name for extra in extras for name in extra})
+        raise SettingsError(
+            f"influence.subtask_column: the targets have no column {column!r}; "
+            f"they have: {', '.join(known) or 'no further columns'}"
+        )
+    names = np.array([json.dumps(extra.get(column)) for extra in extras])
+    return np.unique(names, return_inverse=True)[1].astype(np.int64)
+
+
 def _write_means(
-    network: Artifact, embeddings: Artifact, num_targets: int, path: Path
+    network: Artifact, embeddings: Artifact, subtasks: NDArray[np.int64], path: Path
 ) -> dict[str, float]:
     watch = Stopwatch()
-    means = mean_influence(
-        InfluenceNetwork.load(network.path("network")),
-        VectorParts(embeddings, "candidates").all(),
-        VectorParts(embeddings, target_side(embeddings)).block(0, num_targets),
+    fitted = InfluenceNetwork.load(network.path("network"))
+    candidates = VectorParts(embeddings, "candidates").all()
+    targets = VectorParts(embeddings, target_side(embeddings)).block(0, len(subtasks))
+    of_subtask = (
+        mean_influence(fitted, candidates, targets[subtasks == number])
+        for number in range(int(subtasks.max()) + 1)
     )
-    _save(means, path)
+    _save(functools.reduce(np.maximum, of_subtask), path)
     return watch.usage()
 
 
@@ -102,7 +128,11 @@ def _teacher_blocks(directory: Path, num_candidates: int) -> list[tuple[int, Pat
 
 
 def _write_teacher(
-    labels: Path, shape: tuple[int, int], directory: Path, means_path: Path
+    labels: Path,
+    shape: tuple[int, int],
+    subtasks: NDArray[np.int64],
+    directory: Path,
+    means_path: Path,
 ) -> dict[str, float]:
     """The labels of all pairs, which are sorted by candidate, then target, as the matrix."""
     watch = Stopwatch()
@@ -110,7 +140,7 @@ def _write_teacher(
     matrix = _filled(scores)
     for start, path in _teacher_blocks(directory, shape[0]):
         _save(matrix[start : start + BLOCK_ROWS], path)
-    _save(matrix.mean(axis=1, dtype=np.float64).astype(np.float32), means_path)
+    _save(max_of_group_means(matrix, subtasks).astype(np.float32), means_path)
     return watch.usage()
 
 

@@ -6,6 +6,10 @@
 `columns`         a selection kernel, dense or sparse, as columns to sum over
 `bound_heap`      the priority queue of lazy greedy
 `response_error`  DELIFT's distance from a reference answer
+`rating`          SelectIT's score from the probabilities of the digits
+`adam`            LESS's direction: what an Adam step would make of a gradient
+`projection`      random projection of long gradients, never stored
+`aggregation`     best mean over the sub-tasks of the targets
 `arrays`          names of the array types
 `compiled`        numba with the options of the house; `threads` its thread count
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from engine.errors import EngineError
-from engine.kernels.aggregation import max_of_group_means, mean_of_group_features
+from engine.kernels.aggregation import max_of_group_means
 
 SCORES = np.array([[1.0, 3.0, -1.0], [0.0, 0.0, 5.0]], np.float32)
 
@@ -20,23 +20,6 @@ def test_a_missing_score_is_not_ignored():
     scores = SCORES.copy()
     scores[0, 2] = np.nan
     assert np.isnan(max_of_group_means(scores, np.array([0, 0, 1]))).tolist() == [True, False]
-
-
-def test_mean_of_group_features_by_hand():
-    features = np.array([[1, 2], [3, 4], [10, 0]], np.float16)
-    means = mean_of_group_features(features, np.array([5, 5, -1]))
-    np.testing.assert_allclose(means, [[10, 0], [2, 3]])
-    assert means.dtype == np.float32
-
-
-def test_cosines_of_the_mean_are_linear_before_normalisation():
-    """mean_of_cos and cos_of_mean agree for one group when features are not normalised again."""
-    rng = np.random.default_rng(0)
-    candidates, targets = rng.normal(size=(4, 6)), rng.normal(size=(5, 6))
-    groups = np.array([0, 0, 1, 1, 1])
-    scores = (candidates @ targets.T).astype(np.float32)
-    of_mean = candidates @ mean_of_group_features(targets, groups).T
-    np.testing.assert_allclose(max_of_group_means(scores, groups), of_mean.max(axis=1), atol=1e-5)
 
 
 def test_no_target_is_an_error():
