@@ -8,7 +8,7 @@ expensive than the one that the InfluenceNetwork reads.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -82,7 +82,7 @@ class DeliftEmbeddingTeacher(Teacher):
     """Similarity of embeddings; one encoder pass per point, none per pair.
 
     Args:
-        encoder: embeds the data text z.
+        load_encoder: makes the encoder of the data texts z, when features are first asked for.
         similarity: a key of `SIMILARITIES`, or "rbf".
         batch_size: texts per forward pass.
         mean_squared_distance: of two rows of the pool; for rbf, which needs it.
@@ -95,12 +95,12 @@ class DeliftEmbeddingTeacher(Teacher):
 
     def __init__(
         self,
-        encoder: TextEncoder,
+        load_encoder: Callable[[], TextEncoder],
         similarity: Similarity,
         batch_size: int,
         mean_squared_distance: float | None = None,
     ) -> None:
-        self._encoder = encoder
+        self._load_encoder = load_encoder
         self._normalize = similarity == "cosine"
         if similarity == "rbf":
             assert mean_squared_distance is not None, "rbf needs what prepare measured"
@@ -109,12 +109,16 @@ class DeliftEmbeddingTeacher(Teacher):
             self._compare = SIMILARITIES[similarity]
         self._batch_size = batch_size
 
+    @cached_property
+    def _encoder(self) -> TextEncoder:
+        return self._load_encoder()
+
     @classmethod
     def load(
         cls, config: TeacherConfig, seed: int, prepared: Path | None = None
     ) -> DeliftEmbeddingTeacher:
         mean = None if prepared is None else float(read_json(prepared)["mean_squared_distance"])
-        encoder = Encoder(config.model, config.max_tokens)
+        encoder = partial(Encoder, config.model, config.max_tokens)
         return cls(encoder, config.similarity, config.batch_size, mean)
 
     @classmethod

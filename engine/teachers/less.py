@@ -19,8 +19,9 @@ A row costs one forward and backward pass per checkpoint, whatever number of pai
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,7 @@ class LessTeacher(Teacher):
     cut from its head, a response never: one that does not fit is NaN.
 
     Args:
-        model: the language model with its adapters.
+        load_model: makes the language model with its adapters, when features are first asked for.
         checkpoints: what `prepare` wrote.
         adam_form: of the candidates' steps.
         projection_dim: size of a projected gradient.
@@ -94,28 +95,39 @@ class LessTeacher(Teacher):
 
     def __init__(
         self,
-        model: LoraModel,
+        load_model: Callable[[], LoraModel],
         checkpoints: Path,
         adam_form: AdamForm,
         projection_dim: int,
         max_tokens: int,
         batch_size: int,
     ) -> None:
-        self._model = model
+        self._load_model = load_model
         self._checkpoints = checkpoints
         self._adam_form: AdamForm = adam_form
         self._dim = projection_dim
-        self._limit = min(max_tokens, model.context_size)
+        self._max_tokens = max_tokens
         self._batch_size = batch_size
-        self._projection = SignProjection(projection_dim, PROJECTION_SEED, model.device)
         rates = [epoch["learning_rate"] for epoch in _read_epochs(checkpoints)]
         self._weights = np.array(rates) / sum(rates)
+
+    @cached_property
+    def _model(self) -> LoraModel:
+        return self._load_model()
+
+    @cached_property
+    def _projection(self) -> SignProjection:
+        return SignProjection(self._dim, PROJECTION_SEED, self._model.device)
+
+    @property
+    def _limit(self) -> int:
+        return min(self._max_tokens, self._model.context_size)
 
     @classmethod
     def load(cls, config: TeacherConfig, seed: int, prepared: Path | None = None) -> LessTeacher:
         assert prepared is not None, "less needs the file that `prepare` writes"
         return cls(
-            _load_model(config, seed),
+            partial(_load_model, config, seed),
             prepared,
             config.less.adam_form,
             config.less.projection_dim,

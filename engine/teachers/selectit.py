@@ -14,8 +14,9 @@ in a space, else as "1" alone; the first form that gives each digit one token of
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -94,7 +95,8 @@ class SelectITTeacher(Teacher):
     not fit is NaN, since half an answer would be rated as a bad one.
 
     Args:
-        models: at least one; each weighs by its number of parameters.
+        load_models: makes at least one model, when features are first asked for; each weighs by its
+            number of parameters.
         rating_prompts: k sentences that ask for a rating from 1 to `levels`.
         levels: L, at most 9.
         alpha: weight of the spread over the k prompts.
@@ -112,7 +114,7 @@ class SelectITTeacher(Teacher):
 
     def __init__(
         self,
-        models: Sequence[RatingModel],
+        load_models: Callable[[], Sequence[RatingModel]],
         rating_prompts: Sequence[str],
         levels: int,
         alpha: float,
@@ -120,10 +122,15 @@ class SelectITTeacher(Teacher):
         max_tokens: int,
         batch_size: int,
     ) -> None:
-        self._raters = [_Rater(model, rating_prompts, levels, max_tokens) for model in models]
+        self._load_models = load_models
+        self._rating = (rating_prompts, levels, max_tokens)
         self._alpha = alpha
         self._form = form
         self._batch_size = batch_size
+
+    @cached_property
+    def _raters(self) -> list[_Rater]:
+        return [_Rater(model, *self._rating) for model in self._load_models()]
 
     @classmethod
     def load(
@@ -131,7 +138,7 @@ class SelectITTeacher(Teacher):
     ) -> SelectITTeacher:
         settings = config.selectit
         return cls(
-            [LanguageModel(model) for model in _models(config)],
+            lambda: [LanguageModel(model) for model in _models(config)],
             settings.rating_prompts,
             settings.levels,
             settings.alpha,

@@ -115,7 +115,11 @@ class Teacher(ABC):
     @classmethod
     @abstractmethod
     def load(cls, config: TeacherConfig, seed: int, prepared: Path | None = None) -> Teacher:
-        """Load the model, and what `prepare` wrote. Raises ModelError when it cannot be used."""
+        """The teacher of the settings, with what `prepare` wrote.
+
+        One whose pairs call no model loads it when features are first asked for, so that an actor
+        that scores pairs needs none. Raises ModelError, then or now, when it cannot be used.
+        """
 
     @classmethod
     def preparation_share(cls, config: TeacherConfig) -> float:
@@ -162,7 +166,7 @@ def teacher_class(name: str) -> type[Teacher]:
 
 
 def load_teacher(config: TeacherConfig, seed: int, prepared: Path | None = None) -> Teacher:
-    """The teacher of the settings, with its model loaded."""
+    """The teacher that the settings name; see `Teacher.load`."""
     return teacher_class(config.name).load(config, seed, prepared)
 
 

@@ -33,7 +33,7 @@ def example(instruction: str) -> Example:
 
 
 def scores(similarity: str, *targets: str) -> Scores:
-    teacher = DeliftEmbeddingTeacher(FakeEncoder(), similarity, 4)
+    teacher = DeliftEmbeddingTeacher(FakeEncoder, similarity, 4)
     asked = [example(name) for name in targets]
     ours = teacher.features("candidate", [example("c")]).values
     theirs = teacher.features("target", asked).values
@@ -51,7 +51,7 @@ def test_similarities_by_hand(similarity: str, same: float, far: float):
 
 
 def test_rbf_by_hand():
-    teacher = DeliftEmbeddingTeacher(FakeEncoder(), "rbf", 4, mean_squared_distance=250.0)
+    teacher = DeliftEmbeddingTeacher(FakeEncoder, "rbf", 4, mean_squared_distance=250.0)
     asked = [example(name) for name in ("same", "far", "bad")]
     ours = teacher.features("candidate", [example("c")]).values[0]
     np.testing.assert_array_equal(ours, VECTORS["c"])  # not normalised
@@ -95,7 +95,7 @@ def test_rbf_needs_rows_that_differ(tmp_path: Path, names: list[str]):
 
 
 def test_a_bad_embedding_is_nan_with_a_problem():
-    teacher = DeliftEmbeddingTeacher(FakeEncoder(), "cosine", 4)
+    teacher = DeliftEmbeddingTeacher(FakeEncoder, "cosine", 4)
     features = teacher.features("target", [example("same"), example("bad")])
     assert np.isnan(features.values[1]).all() and "not finite" in str(features.problems[1])
     assert features.problems[0] is None and features.usage == Usage(2, 7, 1)

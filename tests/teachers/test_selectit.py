@@ -45,7 +45,7 @@ def tiny(tiny_dir: Path) -> LanguageModel:
 def teacher(
     *models, sentences=SENTENCES, levels=5, alpha=0.2, form="normalised", max_tokens=2048, batch=16
 ) -> SelectITTeacher:
-    return SelectITTeacher(models, sentences, levels, alpha, form, max_tokens, batch)
+    return SelectITTeacher(lambda: models, sentences, levels, alpha, form, max_tokens, batch)
 
 
 def rate(selectit: SelectITTeacher, rows: Sequence[Example]) -> Features:
@@ -216,13 +216,13 @@ class SplittingModel(FakeModel):
 @pytest.mark.parametrize("settings", [{"split": "3"}, {"same": "23"}])
 def test_a_digit_without_a_token_of_its_own_is_refused(settings: dict[str, str]):
     with pytest.raises(ModelError, match=r"^model fake: .* digit 3 after 'The answer is:'"):
-        teacher(SplittingModel(**settings))
+        teacher(SplittingModel(**settings)).features("candidate", [example("x", "y")])
 
 
 def test_a_digit_that_is_not_asked_for_needs_no_token():
-    teacher(SplittingModel(split="6"))
+    teacher(SplittingModel(split="6")).features("candidate", [example("x", "y")])
     with pytest.raises(ModelError, match=r"digit 6 .* from 1 to 9"):
-        teacher(SplittingModel(split="6"), levels=9)
+        teacher(SplittingModel(split="6"), levels=9).features("candidate", [example("x", "y")])
 
 
 # --- too long ------------------------------------------------------------------------------------
