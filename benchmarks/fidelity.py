@@ -91,6 +91,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, required=True, help="where the runs are kept")
     parser.add_argument("--teachers", nargs="+", choices=TEACHERS, default=list(TEACHERS))
+    parser.add_argument("--designs", nargs="+", help="only these of each teacher's")
     parser.add_argument("--dataset", default="superni_like", help="of corpus_small.parquet")
     parser.add_argument("--audit", nargs=2, type=int, default=(100, 12), metavar=("C", "T"))
     parser.add_argument("--fraction", type=float, default=0.05)
@@ -133,7 +134,7 @@ def measure(teacher: str, arguments: argparse.Namespace) -> Iterator[dict[str, A
         everything = settings(teacher, arguments, sample={"fraction": 1})
         full = _chosen(run(everything, overwrite=True, until="select"))
     num_candidates, num_targets = arguments.audit
-    for design in DESIGNS[teacher]:
+    for design in arguments.designs or DESIGNS[teacher]:
         for preset in PRESETS:
             say(f"--- {teacher}, {design}, {preset}")
             sample = {

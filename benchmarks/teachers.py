@@ -53,10 +53,13 @@ SMALL_CORPUS = ROOT.parent / "shared" / "data" / "corpus_small.parquet"
 DEMO_CORPUS = ROOT / "demo" / "corpus.jsonl"
 MAX_CHARACTERS = 3000  # longer rows are left out, so that no prompt has to be cut to 2,048 tokens
 SEED = 0
-COLUMNS = (
-    "teacher", "rows", "plain", "num", "ours_per_cpu_s", "plain_per_cpu_s", "speedup",
-    "speedup_range", "bound_tokens", "bound_flops", "share_of_bound_flops", "ours_gflops",
-    "plain_gflops", "difference", "difference_float32", "score_std",
+SPEED = (
+    "teacher", "rows", "lora_rank", "plain", "num", "ours_per_cpu_s", "plain_per_cpu_s", "speedup",
+    "speedup_range", "bound_tokens", "share_of_bound_tokens", "bound_flops", "share_of_bound_flops",
+)  # fmt: skip
+AGREEMENT = (
+    "teacher", "rows", "plain", "ours_gflops", "plain_gflops", "matmul_gflops", "difference",
+    "difference_float32", "score_std",
 )  # fmt: skip
 
 Row = dict[str, Any]
@@ -461,10 +464,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for name, where, num_rows, chosen in runs:
             examples = read_rows(corpus, where)[:num_rows]
             for row in compare(name, chosen, examples, flags.repeats, Path(directory)):
-                label = {"rows": where, "lora_rank": chosen["less"]["lora_rank"]}
-                rows.append({**row, **label, "matmul_gflops": peak})
+                rank = chosen["less"]["lora_rank"] if name == "less" else None
+                rows.append({**row, "rows": where, "lora_rank": rank, "matmul_gflops": peak})
             print(f"measured {name} on {len(examples)} rows, {where}", file=sys.stderr, flush=True)
-    print(markdown_table(rows, COLUMNS))
+    print(markdown_table(rows, SPEED), markdown_table(rows, AGREEMENT), sep="\n\n")
     if flags.json:
         facts = {**vars(flags), "corpus": str(corpus), "where": sets, "json": str(flags.json)}
         save(flags.json, "teachers", facts, rows, flags.threads)

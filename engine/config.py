@@ -260,13 +260,13 @@ _NETWORK_PRESETS: dict[str, dict[str, Any]] = {
         "members": 5,
         "main_effects": True,
         "standardise_labels": True,
-        "epochs": 60,
-        "learning_rate": 2e-3,
+        "epochs": 300,
+        "learning_rate": 4e-3,
         "weight_decay": 1e-2,
         "batch_size": 256,
-        "input_dropout": 0.3,
+        "input_dropout": 0.5,
         "validation_fraction": 0.15,
-        "patience": 10,
+        "patience": 30,
     },
 }
 

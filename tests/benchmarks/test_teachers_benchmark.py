@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.provenance import markdown_table
-from benchmarks.teachers import COLUMNS, DEMO_CORPUS, compare, main, read_rows
+from benchmarks.teachers import AGREEMENT, DEMO_CORPUS, SPEED, compare, main, read_rows
 from tests.tiny_models import build_tiny_language_model
 
 LESS = {
@@ -25,7 +25,7 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         ("delift", 4, {"prompt by prompt"}, 1e-5),
         ("selectit", 5, {"prompt by prompt"}, 1e-4),
-        ("less", 5, {"backward by backward", "our own, batch 1"}, 5e-3),  # float16 features
+        ("less", 5, {"backward by backward", "our own, batch 1"}, 1e-3),  # float16 features
     ],
 )
 def test_ours_and_plain_agree(
@@ -41,7 +41,7 @@ def test_ours_and_plain_agree(
     assert {row["plain"] for row in rows} == plain
     for row in rows:
         assert row["num"] == unit_count
-        assert row["score_std"] > 10 * tolerance or teacher != "less"
+        assert row["score_std"] > 10 * tolerance
         assert row["difference"] < tolerance and row["difference_float32"] < tolerance
 
 
@@ -49,23 +49,21 @@ def test_what_is_printed_and_written(
     model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     path = tmp_path / "results" / "teachers.json"
-    main(
-        ["--model", str(model_dir), "--dtype", "float32", "--corpus", str(DEMO_CORPUS)]
-        + ["--rows", "5", "--repeats", "2", "--teachers", "delift", "--json", str(path)]
-    )
+    flags = f"--model {model_dir} --dtype float32 --corpus {DEMO_CORPUS} --json {path}"
+    main([*flags.split(), "--rows", "5", "--repeats", "2", "--teachers", "delift"])
     result = json.loads(path.read_text(encoding="utf-8"))
     assert list(result) == ["name", "provenance", "settings", "rows"]
     assert {"date", "cpu", "cores", "threads", "packages", "commit", "dirty"} <= set(
         result["provenance"]
     )
     (row,) = result["rows"]
-    assert set(COLUMNS) <= set(row)
+    assert {*SPEED, *AGREEMENT} <= set(row)
     # Plain reads the prefix and the last token once per prompt, and has logits everywhere.
     assert row["plain_tokens"] > row["ours_tokens"]
     assert row["bound_flops"] > row["bound_tokens"] > 1
-    header, *_, last = capsys.readouterr().out.strip().splitlines()[1:]
-    assert [cell.strip() for cell in header.strip("|").split("|")] == list(COLUMNS)
-    assert last.startswith("| delift ")
+    _, speed, agreement = capsys.readouterr().out.strip().split("| teacher ")
+    assert all(f"| {column} " in speed for column in SPEED[1:])
+    assert all(f"| {column} " in agreement for column in AGREEMENT[1:])
 
 
 def test_table():

@@ -28,9 +28,14 @@ def labels_of(directory):
     return pq.read_table(directory.artifact("4-teacher").path("labels"))
 
 
-@pytest.mark.parametrize("name", ["less", "selectit", "delift_se"])
-def test_a_teacher_paid_by_the_point(small_job, tmp_path, name):
-    directory = run(parse_config(settings(small_job, name)), run_dir=tmp_path / "run")
+@pytest.mark.parametrize(
+    ("name", "design"),
+    [("less", "block"), ("selectit", "stratified"), ("delift_se", "stratified")],
+)
+def test_a_teacher_paid_by_the_point(small_job, tmp_path, name, design):
+    sample = {**small_job["sample"], "design": design}
+    config = parse_config(settings(small_job, name, sample=sample))
+    directory = run(config, run_dir=tmp_path / "run")
     sample = directory.artifact("3-sample").counts
     score = directory.artifact("4-teacher")
     num_targets = 12 if sample["pairwise"] else 1
