@@ -5,7 +5,8 @@
 Real rows, real models, the pipeline itself: one run directory per teacher, in which a teacher's
 answers are paid for once and every design and preset is then fitted and audited. Teachers paid by
 the point are also asked about everything, and the network's subset is compared with theirs. The
-audit is the product's own: quadrant 4 is pairs of rows that no training pair touched.
+audit is the product's own: quadrant 4 is pairs of rows that no training pair touched. With
+`--sizes` the same share of ever larger pools is asked instead: how fidelity grows with M.
 
 DELIFT takes about an hour on two cores, the others 10 to 20 minutes; a killed run goes on.
 """
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -65,6 +67,7 @@ TARGETS_FROM_VALID = ("less",)  # 300 targets of their own: their gradients are 
 FULLY_ASKED = ("delift_se", "less", "selectit")
 COLUMNS = (
     "teacher",
+    "rows",
     "design",
     "preset",
     "labels",
@@ -95,12 +98,13 @@ def main() -> None:
     parser.add_argument("--dataset", default="superni_like", help="of corpus_small.parquet")
     parser.add_argument("--audit", nargs=2, type=int, default=(100, 12), metavar=("C", "T"))
     parser.add_argument("--fraction", type=float, default=0.05)
+    parser.add_argument("--sizes", nargs="+", type=int, help="pools of so many rows instead")
     parser.add_argument("--json", type=Path, help="write the table here")
     arguments = parser.parse_args()
     rows: list[dict[str, Any]] = []
     with connected(RayConfig()):
         for teacher in arguments.teachers:
-            rows += measure(teacher, arguments)
+            rows += (growth if arguments.sizes else measure)(teacher, arguments)
             print(markdown_table(rows, COLUMNS), flush=True)
     if arguments.json:
         settings = {k: str(v) for k, v in vars(arguments).items() if k not in ("work", "json")}
@@ -137,7 +141,7 @@ def measure(teacher: str, arguments: argparse.Namespace) -> Iterator[dict[str, A
     for design in arguments.designs or DESIGNS[teacher]:
         for preset in PRESETS:
             say(f"--- {teacher}, {design}, {preset}")
-            sample = {
+            sample: dict[str, Any] = {
                 "fraction": arguments.fraction,
                 "design": design,
                 "audit": {"candidates": num_candidates, "targets": num_targets},
@@ -147,6 +151,25 @@ def measure(teacher: str, arguments: argparse.Namespace) -> Iterator[dict[str, A
             yield from _rows(
                 {"teacher": teacher, "design": design, "preset": preset}, directory, full
             )
+
+
+def growth(teacher: str, arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """The rows of the table for pools of growing size, of all data sets, at the same share."""
+    rows = pq.read_table(CORPUS)
+    rows = rows.filter(pc.equal(rows["split"], "train")).sort_by("id")
+    rows = rows.take(np.random.default_rng(0).permutation(len(rows)))
+    num_candidates, num_targets = arguments.audit
+    for size in arguments.sizes:
+        path = arguments.work / f"rows-{size}.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(rows.slice(0, size), path)
+        sample = {"audit": {"candidates": num_candidates, "targets": num_targets}}
+        config = settings(teacher, arguments, sample={**sample, "fraction": arguments.fraction})
+        values = {"corpus": config.corpus.model_copy(update={"path": str(path), "where": {}})}
+        values["run_dir"] = str(arguments.work / f"{teacher}-{size}")
+        directory = run(config.model_copy(update=values), overwrite=True, until="select")
+        named = {"teacher": teacher, "rows": size, "design": config.sample.design}
+        yield from _rows({**named, "preset": "default"}, directory, None)
 
 
 def _rows(
