@@ -20,7 +20,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -80,7 +80,7 @@ class Case:
 
     num: int  # pairs or points
     ours: Callable[[], Answer]
-    plain: dict[str, Callable[[], Answer]]
+    plain: Mapping[str, Callable[[], Answer]]
     flops: Callable[[int, int], float] | None = None  # of tokens read and positions with logits
 
 
@@ -105,7 +105,7 @@ class PlainModel:
 
     def flops(self, tokens: int, positions: int) -> float:
         """Of the weights' matrix products; attention itself not counted."""
-        return 2.0 * (self.body_size * tokens + self.head_size * positions)
+        return float(2 * (self.body_size * tokens + self.head_size * positions))
 
 
 # --- DELIFT --------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from engine.config import ModelConfig
 from engine.errors import ModelError
@@ -38,6 +39,7 @@ __all__ = [
 
 # Rows of the LM head that are turned into float32 at a time: 8192 of width 4096 are 134 MB.
 _FLOAT32_ROWS = 8192
+_SOFTMAX_ROWS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,10 +237,12 @@ class LanguageModel:
         """Softmax probability (n,) float32 of `tokens` (n,) from hidden states (n, H)."""
         parts = []
         for start in range(0, len(tokens), HEAD_ROWS):
-            part, wanted = hidden[start : start + HEAD_ROWS], tokens[start : start + HEAD_ROWS]
-            logits = self._finish_logits(self._head(part)).float()
-            log_normaliser = logits.logsumexp(dim=-1)
-            parts.append((logits.gather(1, wanted[:, None])[:, 0] - log_normaliser).exp())
+            logits = self._finish_logits(self._head(hidden[start : start + HEAD_ROWS]))
+            # in float32 a few rows at a time, which stay in the cache of a CPU
+            for first in range(0, len(logits), _SOFTMAX_ROWS):
+                rows = logits[first : first + _SOFTMAX_ROWS].float()
+                wanted = tokens[start + first : start + first + len(rows)]
+                parts.append((-cross_entropy(rows, wanted, reduction="none")).exp())
         return torch.cat(parts)
 
     def _float32_logits(self, hidden: Tensor) -> Tensor:
