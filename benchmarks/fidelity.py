@@ -84,7 +84,8 @@ COLUMNS = (
     "permuted",
     "means",
     "split_half",
-    "overlap",
+    "top_overlap",
+    "subset_overlap",
     "chance",
 )
 
@@ -136,7 +137,7 @@ def measure(teacher: str, arguments: argparse.Namespace) -> Iterator[dict[str, A
     if teacher in FULLY_ASKED:
         say(f"--- {teacher}, asked about everything")
         everything = settings(teacher, arguments, sample={"fraction": 1})
-        full = _chosen(run(everything, overwrite=True, until="select"))
+        full = _choices(run(everything, overwrite=True, until="select"))
     num_candidates, num_targets = arguments.audit
     for design in arguments.designs or DESIGNS[teacher]:
         for preset in PRESETS:
@@ -168,12 +169,12 @@ def growth(teacher: str, arguments: argparse.Namespace) -> Iterator[dict[str, An
         values = {"corpus": config.corpus.model_copy(update={"path": str(path), "where": {}})}
         values["run_dir"] = str(arguments.work / f"{teacher}-{size}")
         directory = run(config.model_copy(update=values), overwrite=True, until="select")
-        named = {"teacher": teacher, "rows": size, "design": config.sample.design}
+        named = {"teacher": teacher, "rows": size, "design": "default"}
         yield from _rows({**named, "preset": "default"}, directory, None)
 
 
 def _rows(
-    named: dict[str, Any], directory: RunDirectory, full: np.ndarray | None
+    named: dict[str, Any], directory: RunDirectory, full: list[np.ndarray] | None
 ) -> Iterator[dict[str, Any]]:
     score, fit = _artifact(directory, "4-teacher"), _artifact(directory, "5-network")
     found = read_json(fit.path("fidelity"))
@@ -190,8 +191,10 @@ def _rows(
         "verdict": found["reasons"],
     }
     if full is not None:
-        chosen = _chosen(directory)
-        row["overlap"] = len(np.intersect1d(chosen, full)) / len(np.union1d(chosen, full))
+        ours = _choices(directory)
+        for name, mine, theirs in zip(("top", "subset"), ours, full, strict=True):
+            shared = len(np.intersect1d(mine, theirs)) / len(np.union1d(mine, theirs))
+            row[f"{name}_overlap"] = shared
         row["chance"] = BUDGET / (2 - BUDGET)
     for quadrant, measured in found["quadrants"].items():
         network, scores = measured["scores"]["network"], measured["scores"]
@@ -223,10 +226,11 @@ def _training_seconds(directory: RunDirectory, usage: dict[str, float]) -> float
     return prepared + (usage["cpu_seconds"] - prepared) * learned / paid
 
 
-def _chosen(directory: RunDirectory) -> np.ndarray:
-    """Rows of the selected candidates."""
-    ranking = pq.read_table(_artifact(directory, "7-selection").path("ranking"))
-    return np.asarray(ranking["row"].to_numpy())
+def _choices(directory: RunDirectory) -> list[np.ndarray]:
+    """The best 30 % of the candidates by mean influence, and those that the objective selected."""
+    means = np.load(_artifact(directory, "6-influence").path("means"), allow_pickle=False)
+    ranking = pq.read_table(_artifact(directory, "7-selection").path("ranking"))["row"]
+    return [np.argsort(-means)[: len(ranking)], np.asarray(ranking.to_numpy())]
 
 
 def _artifact(directory: RunDirectory, stage: str) -> Any:

@@ -135,9 +135,10 @@ class SampleConfig(Section):
         description="u: share of the points per side; u^2 of the pairs are asked. 1 asks about "
         "everything: the full teacher, and no network",
     )
-    design: Literal["block", "scattered", "stratified"] = Field(
-        "scattered",
-        description="block: all pairs of u*M candidates and u*N targets, as published; "
+    design: Literal["block", "scattered", "stratified"] | None = Field(
+        None,
+        description="default: scattered for a teacher paid by the pair, stratified for one paid by "
+        "the point. block: all pairs of u*M candidates and u*N targets, as published; "
         "scattered: as many pairs spread over more candidates and targets; stratified: spread in "
         "the proportions of the clusters of the embeddings",
     )

@@ -76,6 +76,11 @@ class Side:
         return rows if self.strata is None else rows[stratified(self.strata[rows])]
 
 
+def design_of(settings: SampleConfig, unit: Unit) -> str:
+    """The design that is set, or the one that served teachers of this unit best."""
+    return settings.design or ("scattered" if unit == "pair" else "stratified")
+
+
 def identity(config: Config) -> dict[str, Any]:
     """What of the teacher the draw depends on."""
     teacher = teacher_class(config.teacher.name)
@@ -134,7 +139,8 @@ def _side(context: StageContext, group: str) -> Side:
     """Hashes, and for the stratified design clusters, of the rows of one side."""
     corpus, seed = context.inputs["ingest"], context.config.seed
     hashes = _id_hashes(TableParts(corpus, group), seed, group.removesuffix("s"))
-    if context.config.sample.design != "stratified":
+    unit = teacher_class(context.config.teacher.name).unit
+    if design_of(context.config.sample, unit) != "stratified":
         return Side(hashes)
     vectors = VectorParts(context.inputs["embed"], group)
     return Side(hashes, strata_of(vectors, hashes, context.config.sample.num_strata, seed))
@@ -199,7 +205,7 @@ def draw_pairs(
     pool_c, pool_t = candidates.ordered(pool_c), targets.ordered(pool_t)
     width = _share(settings.fraction, num_candidates)
     height = _share(settings.fraction, num_targets)
-    if settings.design == "block" or unit == "point":
+    if design_of(settings, unit) == "block" or unit == "point":
         pairs = _all_pairs(pool_c[:width], pool_t[:height])
     else:
         pairs = _scattered(pool_c, pool_t, width * height, settings, candidates)
