@@ -31,5 +31,12 @@ check: venv
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/architecture
 
+# hours on two cores; every number that the documents give comes from here
+bench: venv
+	$(BIN)/python benchmarks/teachers.py --json benchmarks/results/teachers.json
+	$(BIN)/python benchmarks/fidelity.py --work runs/bench --json benchmarks/results/fidelity.json
+	$(BIN)/python benchmarks/fidelity.py --work runs/bench --teachers delift_se \
+		--sizes 250 500 1000 2000 --json benchmarks/results/fidelity-sizes.json
+
 clean:
 	rm -rf .venv build
