@@ -37,8 +37,10 @@ def verdict(fidelity: Fidelity, judged: int = 4) -> Verdict:
     if network.r2 is None:
         reason = f"all {quadrant.num_pairs} audited labels are equal: there is nothing to judge by"
         return Verdict(False, [reason], [])
-    checks = [_beats_mean(network), _beats_ridge(network, ridge)]
-    if cosine is not None:  # a teacher that scores rows alone has none
+    # a teacher that scores rows alone has no cosine, and no pairs
+    what = "unseen rows" if cosine is None else "unseen pairs"
+    checks = [_beats_mean(network, what), _beats_ridge(network, ridge, what)]
+    if cosine is not None:
         checks.append(_beats_cosine(network, cosine))
     if fidelity.candidate_means is not None:
         checks.append(_ranks_candidates(fidelity.candidate_means))
@@ -51,15 +53,15 @@ def verdict(fidelity: Fidelity, judged: int = 4) -> Verdict:
     )
 
 
-def _beats_mean(network: Score) -> tuple[bool, str]:
+def _beats_mean(network: Score, what: str) -> tuple[bool, str]:
     said = f"R^2 {network.r2:.3f}"
     if network.r2_interval is None:
         return False, f"{said} without an interval: too few candidates or targets were audited"
     low, high = network.r2_interval
     said += f" (95 % interval {low:.3f} to {high:.3f})"
     if low > 0:
-        return True, f"the network predicts unseen pairs better than their mean: {said}"
-    return False, f"the network does not surely beat predicting the mean of unseen pairs: {said}"
+        return True, f"the network predicts {what} better than their mean: {said}"
+    return False, f"the network does not surely beat predicting the mean of {what}: {said}"
 
 
 def _beats_cosine(network: Score, cosine: Score) -> tuple[bool, str]:
@@ -70,15 +72,15 @@ def _beats_cosine(network: Score, cosine: Score) -> tuple[bool, str]:
     return False, f"the plain cosine ranks unseen pairs as well or better, for nothing: {numbers}"
 
 
-def _beats_ridge(network: Score, ridge: Score) -> tuple[bool, str]:
+def _beats_ridge(network: Score, ridge: Score, what: str) -> tuple[bool, str]:
     own, other = network.spearman or 0.0, ridge.spearman or 0.0
     numbers = f"Spearman {own:.3f} against {other:.3f}"
     interval = ridge.spearman_lead_interval
     if own > other:
-        return True, f"the network ranks unseen pairs better than a ridge regression: {numbers}"
+        return True, f"the network ranks {what} better than a ridge regression: {numbers}"
     if interval is None or interval[1] >= 0:
-        return True, f"the network ranks unseen pairs no surely worse than a ridge: {numbers}"
-    return False, f"a ridge regression on the same inputs ranks unseen pairs better: {numbers}"
+        return True, f"the network ranks {what} no surely worse than a ridge: {numbers}"
+    return False, f"a ridge regression on the same inputs ranks {what} better: {numbers}"
 
 
 def _ranks_candidates(means: CandidateMeans) -> tuple[bool, str]:

@@ -245,7 +245,8 @@ def test_rows_without_targets_are_audited_without_a_cosine() -> None:
     assert scores["network"].r2 == pytest.approx(1.0)
     assert scores["ridge"].r2 is not None and scores["ridge"].r2 > 0.9
     assert scores["ridge"].r2_interval is not None  # candidates alone are resampled
-    assert verdict(measured, 4).trusted
+    judged = verdict(measured, 4)
+    assert judged.trusted and all("unseen pairs" not in reason for reason in judged.reasons)
     means = measured.candidate_means
     assert means is not None and means.split_half is None
     assert means.spearman["network"] == pytest.approx(1.0)
