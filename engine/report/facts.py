@@ -40,6 +40,7 @@ class Facts:
     title: str
     verdict: str
     num_targets: int
+    pairwise: bool
     own_targets: bool
     objective: str
     zero_gain_tail: str
@@ -60,6 +61,8 @@ class Facts:
 def collect(config: Config, inputs: Mapping[str, Artifact]) -> Facts:
     """Read what the page shows. Memory: some numbers per candidate and one part of the corpus."""
     corpus, score, select = inputs["ingest"], inputs["score"], inputs["select"]
+    pairwise = bool(inputs["sample"].counts["pairwise"])
+    num_targets = int(corpus.counts.get("targets", corpus.counts["candidates"]))
     means = np.load(inputs["predict"].path("means"), allow_pickle=False)
     ranking = read_ranking(select)
     fidelity, settings = read_fidelity(inputs["fit"]), config.report
@@ -68,7 +71,8 @@ def collect(config: Config, inputs: Mapping[str, Artifact]) -> Facts:
     return Facts(
         title=settings.title,
         verdict=one_sentence(fidelity),
-        num_targets=int(corpus.counts.get("targets", corpus.counts["candidates"])),
+        num_targets=num_targets if pairwise else 1,
+        pairwise=pairwise,
         own_targets="targets" in corpus.counts,
         objective=str(select.counts["objective"]),
         zero_gain_tail=config.selection.zero_gain_tail,
