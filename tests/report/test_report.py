@@ -12,7 +12,7 @@ import pytest
 
 from engine.errors import SettingsError
 from engine.report.report import write_report
-from engine.run_directory import Artifact
+from engine.run_directory import Artifact, write_json
 from tests.report.synthetic_run import settings, write_run
 
 VOID = {"meta", "br", "img", "link"}
@@ -163,3 +163,29 @@ def test_an_unknown_known_bad_column(artifacts: dict[str, Artifact], tmp_path: P
     with pytest.raises(SettingsError, match="found planted, source"):
         write(artifacts, tmp_path, known_bad_column="nope")
     assert not (tmp_path / "report.html").exists()
+
+
+def changed(path: Path, stage: str, **counts: Any) -> dict[str, Artifact]:
+    """A run of its own whose manifest of one stage says something else."""
+    artifacts = write_run(path)
+    artifacts[stage].manifest["counts"] |= counts
+    return artifacts
+
+
+def test_a_teacher_of_rows_is_told_in_rows(tmp_path: Path) -> None:
+    html, _ = write(changed(tmp_path / "run", "sample", pairwise=False), tmp_path)
+    text = Page(html).text
+    assert "100 of 60 rows" in text and "rows labelled" in text
+    assert "Rows that it never met." in text
+    assert "audited targets" not in text and "split halves" not in text
+
+
+def test_a_full_teacher_has_no_network_to_trust(tmp_path: Path) -> None:
+    artifacts = write_run(tmp_path / "run")
+    reason = "no network was needed: the teacher itself was asked about everything"
+    found = {"trusted": True, "reasons": [reason], "remarks": [], "judged_quadrant": None}
+    write_json(artifacts["fit"].path("fidelity"), {**found, "shares": {}, "quadrants": {}})
+    html, counts = write(artifacts, tmp_path)
+    assert "The teacher itself chose" in html and "too few labels" not in html
+    assert counts["verdict"] == f"The teacher's own scores: {reason}."
+    assert counts["spearman"] is None
