@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.cluster import KMeans
-from threadpoolctl import threadpool_limits
 
 from engine.artifact_rows import VectorParts
 
@@ -24,6 +22,10 @@ def strata_of(
     Fitted on the 20,000 rows of the lowest hashes, on one thread: the same clusters for any order
     of the rows. Memory: those rows and one chunk.
     """
+    # only here: its import would slow down the start of every worker
+    from sklearn.cluster import KMeans
+    from threadpoolctl import threadpool_limits
+
     drawn = np.argsort(hashes)[:FITTED_ON]
     sample = vectors.take(drawn)
     # equal rows can fill fewer clusters than asked for, which k-means warns about
