@@ -16,16 +16,16 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import scipy.stats
 from numpy.typing import NDArray
 
 from engine.errors import InputError
 from engine.kernels.arrays import DoubleArray as Array
 from engine.kernels.arrays import FloatArray, IndexArray
+from engine.network.candidate_means import CandidateMeans, candidate_means
+from engine.network.ranks import Ranker, correlation, or_none, stream
 from engine.network.ridge import Ridge
 
 __all__ = [
-    "CandidateMeans",
     "Fidelity",
     "QuadrantFidelity",
     "Score",
@@ -34,11 +34,8 @@ __all__ = [
 
 Interval = tuple[float, float]
 
-NUM_HALVES = 20
-TOP_SHARE = 0.3
 GATHER_ROWS = 16384
-# Keys of the random streams.
-BOOTSTRAP, HALVES = range(2)  # 2 is the ridge's
+BOOTSTRAP = 0  # key of a random stream; 1 is the candidate means', 2 the ridge's
 
 
 @dataclass(frozen=True)
@@ -72,29 +69,6 @@ class QuadrantFidelity:
     num_candidates: int
     num_targets: int
     scores: Mapping[str, Score]
-
-
-@dataclass(frozen=True)
-class CandidateMeans:
-    """What selection uses: each unseen candidate's mean influence over the audited targets.
-
-    Attributes:
-        spearman: of each predictor's means with the teacher's.
-        p_value: chance of the network's Spearman or more if its order of the candidates were
-            random (one-sided).
-        split_half: Spearman of the teacher's means over one random half of the targets with those
-            over the other, mean of 20 splits: what the teacher reaches against itself.
-        top_overlap: of each predictor's best 30 % of the candidates with the teacher's (Jaccard).
-        chance_overlap: what two random subsets of that size share.
-    """
-
-    num_candidates: int
-    num_targets: int
-    spearman: Mapping[str, float | None]
-    p_value: float | None
-    split_half: float | None
-    top_overlap: Mapping[str, float]
-    chance_overlap: float
 
 
 @dataclass(frozen=True)
@@ -176,7 +150,7 @@ def fidelity(
         scores = audit.scores(_rows(predicted, rows), _rows(ranked_by, rows))
         measured[quadrant] = audit.quadrant(quadrant, scores)
     unseen = quadrants >= 3
-    means = _candidate_means(truth[unseen], pairs[unseen], _rows(ranked_by, unseen), seed)
+    means = candidate_means(truth[unseen], pairs[unseen], _rows(ranked_by, unseen), seed)
     return Fidelity(mean, std, ridge.penalty, measured, means)
 
 
@@ -197,7 +171,7 @@ class _Audit:
         self.sizes = [int(ids.max()) + 1 for ids in self.ids]
         self.resampled = (0, 1) if pairwise else (0,)
         self.seed, self.num_resamples = seed, num_resamples
-        self.truth = _Ranker(labels)
+        self.truth = Ranker(labels)
 
     def quadrant(self, number: int, scores: Mapping[str, Score]) -> QuadrantFidelity:
         return QuadrantFidelity(number, len(self.labels), self.sizes[0], self.sizes[1], scores)
@@ -207,7 +181,7 @@ class _Audit:
     ) -> dict[str, Score]:
         """Score every predictor by its values and, for Spearman, by what it ranks by."""
         errors = {name: (values - self.labels) ** 2 for name, values in predicted.items()}
-        rankers = {name: _Ranker(values) for name, values in ranked_by.items()}
+        rankers = {name: Ranker(values) for name, values in ranked_by.items()}
         point = self._measure(np.ones(len(self.labels)), errors, rankers)
         resampled = {name: np.full((self.num_resamples, 2), np.nan) for name in predicted}
         varying = {name: ranker for name, ranker in rankers.items() if ranker.num_values > 1}
@@ -220,14 +194,14 @@ class _Audit:
         }
 
     def _measure(
-        self, weights: Array, errors: Mapping[str, Array], rankers: Mapping[str, _Ranker]
+        self, weights: Array, errors: Mapping[str, Array], rankers: Mapping[str, Ranker]
     ) -> dict[str, tuple[float, float]]:
         """(R^2, Spearman) of each predictor under weights of the pairs; NaN where undefined."""
         truth = self.truth.ranks(weights)
         return {
             name: (
                 _r2(errors[name], self.labels, weights),
-                _correlation(ranker.ranks(weights), truth, weights),
+                correlation(ranker.ranks(weights), truth, weights),
             )
             for name, ranker in rankers.items()
         }
@@ -236,7 +210,7 @@ class _Audit:
         """Weights of the pairs, (n,): times the candidate was drawn x times the target was."""
         if min(self.sizes[side] for side in self.resampled) < 2:
             return
-        rng = np.random.default_rng(_stream(self.seed, BOOTSTRAP))
+        rng = np.random.default_rng(stream(self.seed, BOOTSTRAP))
         for _ in range(self.num_resamples):
             weights = np.ones(len(self.labels))
             for side in self.resampled:
@@ -251,106 +225,14 @@ class _Audit:
         return Score(
             mse=mse,
             mse_std=mse / variance if variance > 0 else None,
-            r2=_or_none(point[0]),
-            spearman=_or_none(point[1]),
+            r2=or_none(point[0]),
+            spearman=or_none(point[1]),
             r2_interval=_interval(resampled[:, 0]),
             spearman_interval=_interval(resampled[:, 1]),
             spearman_lead_interval=(
                 None if resampled is network else _interval(network[:, 1] - resampled[:, 1])
             ),
         )
-
-
-class _Ranker:
-    """Ranks of fixed values under changing weights, without sorting again."""
-
-    def __init__(self, values: Array) -> None:
-        unique, self.value_ids = np.unique(values, return_inverse=True)
-        self.num_values = len(unique)
-
-    def ranks(self, weights: Array) -> Array:
-        """Mid-ranks, less 1/2, that each value has when it is repeated `weights` times."""
-        mass = np.bincount(self.value_ids, weights, minlength=self.num_values)
-        middle: Array = np.cumsum(mass) - mass / 2
-        return middle[self.value_ids]
-
-
-def _candidate_means(
-    labels: Array, pairs: IndexArray, ranked_by: Mapping[str, Array], seed: int
-) -> CandidateMeans | None:
-    if not len(pairs):
-        return None
-    (_, row_ids), (_, column_ids) = (
-        np.unique(pairs[:, side], return_inverse=True) for side in (0, 1)
-    )
-    num_rows, num_columns = int(row_ids.max()) + 1, int(column_ids.max()) + 1
-    truth = _means(labels, row_ids, num_rows)
-    spearman = {
-        name: _or_none(_spearman(_means(values, row_ids, num_rows), truth))
-        for name, values in ranked_by.items()
-    }
-    rng = np.random.default_rng(_stream(seed, HALVES))
-    agreements = []
-    for _ in range(NUM_HALVES if num_columns > 1 else 0):
-        in_first = (rng.permutation(num_columns) < num_columns // 2)[column_ids]
-        first, second = (
-            _means(labels[half], row_ids[half], num_rows) for half in (in_first, ~in_first)
-        )
-        both = np.isfinite(first) & np.isfinite(second)
-        agreements.append(_spearman(first[both], second[both]))
-    finite = [agreement for agreement in agreements if np.isfinite(agreement)]
-    split_half = float(np.mean(finite)) if finite else None
-    p_value = None
-    if spearman["network"] is not None and num_rows > 2:
-        predicted = _means(ranked_by["network"], row_ids, num_rows)
-        p_value = float(scipy.stats.spearmanr(predicted, truth, alternative="greater").pvalue)
-    top = _top(truth)
-    overlap = {
-        name: _jaccard(_top(_means(values, row_ids, num_rows)), top)
-        for name, values in ranked_by.items()
-        if spearman[name] is not None  # the top of a constant is anything
-    }
-    size = int(top.sum())
-    # the expected share of common members, which for sets of this size is near the expected Jaccard
-    chance = size / (2 * num_rows - size)
-    return CandidateMeans(num_rows, num_columns, spearman, p_value, split_half, overlap, chance)
-
-
-def _top(means: Array) -> NDArray[np.bool_]:
-    """The best 30 % of the candidates, at least one; ties to the lower row."""
-    chosen = np.zeros(len(means), dtype=bool)
-    chosen[np.argsort(-means, kind="stable")[: max(1, round(TOP_SHARE * len(means)))]] = True
-    return chosen
-
-
-def _jaccard(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
-    return float((first & second).sum() / (first | second).sum())
-
-
-def _means(values: Array, ids: IndexArray, size: int) -> Array:
-    """Mean of the values of each id; NaN for an id without any."""
-    counts = np.bincount(ids, minlength=size)
-    sums = np.bincount(ids, values, minlength=size)
-    means: Array = np.divide(sums, counts, out=np.full(size, np.nan), where=counts > 0)
-    return means
-
-
-def _spearman(first: Array, second: Array) -> float:
-    ones = np.ones(len(first))
-    return _correlation(_Ranker(first).ranks(ones), _Ranker(second).ranks(ones), ones)
-
-
-def _correlation(first: Array, second: Array, weights: Array) -> float:
-    """Weighted Pearson correlation; NaN when either side is constant."""
-    total = weights.sum()
-    if total == 0:
-        return np.nan
-    x = first - weights @ first / total
-    y = second - weights @ second / total
-    variances = (weights @ (x * x)) * (weights @ (y * y))
-    if variances <= 1e-24 * (weights @ (first * first)) * (weights @ (second * second)):
-        return np.nan
-    return float(weights @ (x * y) / np.sqrt(variances))
 
 
 def _r2(errors: Array, labels: Array, weights: Array) -> float:
@@ -422,11 +304,3 @@ def _check(
 
 def _rows(values: Mapping[str, Array], rows: NDArray[np.bool_]) -> dict[str, Array]:
     return {name: part[rows] for name, part in values.items()}
-
-
-def _or_none(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
-
-
-def _stream(seed: int, key: int) -> np.random.SeedSequence:
-    return np.random.SeedSequence([seed % 2**64, key])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from engine.network.fidelity import CandidateMeans, Fidelity, Score
+from engine.network.candidate_means import CandidateMeans
+from engine.network.fidelity import Fidelity, Score
 
 __all__ = ["Verdict", "verdict"]
 

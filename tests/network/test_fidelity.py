@@ -11,14 +11,9 @@ import pytest
 import scipy.stats
 
 from engine.errors import InputError
-from engine.network.fidelity import (
-    CandidateMeans,
-    Fidelity,
-    Score,
-    _correlation,
-    _Ranker,
-    fidelity,
-)
+from engine.network.candidate_means import CandidateMeans
+from engine.network.fidelity import Fidelity, Score, fidelity
+from engine.network.ranks import Ranker, correlation
 from engine.network.ridge import Ridge
 from engine.network.training_set import TrainingSet
 from engine.network.verdict import verdict
@@ -69,7 +64,7 @@ def test_weighted_ranks_are_the_ranks_of_repeated_values() -> None:
     x, y = rng.integers(0, 6, size=(2, 40)).astype(float)
     weights = rng.integers(0, 4, size=40)
     w = weights.astype(float)
-    ours = _correlation(_Ranker(x).ranks(w), _Ranker(y).ranks(w), w)
+    ours = correlation(Ranker(x).ranks(w), Ranker(y).ranks(w), w)
     theirs = scipy.stats.spearmanr(np.repeat(x, weights), np.repeat(y, weights)).statistic
     assert ours == pytest.approx(theirs)
 
