@@ -469,7 +469,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(f"measured {name} on {len(examples)} rows, {where}", file=sys.stderr, flush=True)
     print(markdown_table(rows, SPEED), markdown_table(rows, AGREEMENT), sep="\n\n")
     if flags.json:
-        facts = {**vars(flags), "corpus": str(corpus), "where": sets, "json": str(flags.json)}
+        # names, not places: where a file lay on one machine says nothing to the next reader
+        facts = {**vars(flags), "corpus": corpus.name, "where": sets, "json": flags.json.name}
         save(flags.json, "teachers", facts, rows, flags.threads)
 
 
