@@ -35,6 +35,7 @@ from engine.run_directory import (
     atomic_path,
     digest,
     finish_part,
+    finished_part,
     read_json,
     record_path,
     total_usage,
@@ -74,7 +75,7 @@ def run(context: StageContext) -> StageResult:
     inputs = (context.inputs["ingest"], context.inputs["sample"])
     scope = _Scope(*inputs, store, context.directory, teacher.same_features)
     used: list[Part] = []
-    if rows:
+    if rows and finished_part(store / PREPARED) is None:
         piece = Partition(_relative(scope, PREPARED), len(rows), {"rows": rows})
         used += _ask(context, scope, [piece], PreparingWorker, f"{teacher.name}, warm-up", "rows")
     points = run_task(_plan_features, scope, teacher.feature_sides)
