@@ -21,3 +21,8 @@ def test_within_a_stratum_the_rows_keep_their_order():
 
 def test_no_rows():
     assert len(stratified(np.empty(0, dtype=np.int64))) == 0
+
+
+def test_the_order_by_hand():
+    # places 1/6, 1/2, 5/6 and, of the stratum of one, 1/2: a small stratum does not come first
+    assert stratified(np.array([0, 0, 0, 1])).tolist() == [0, 1, 3, 2]
