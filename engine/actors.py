@@ -33,7 +33,14 @@ from engine.progress import Progress
 from engine.run_directory import Part, finish_part, finished_part
 from engine.stage import Stopwatch
 
-__all__ = ["Partition", "PartitionWorker", "connected", "run_partitions", "run_task"]
+__all__ = [
+    "Partition",
+    "PartitionWorker",
+    "connected",
+    "node_cpus",
+    "run_partitions",
+    "run_task",
+]
 
 T = TypeVar("T")
 
@@ -288,6 +295,12 @@ def run_task(function: Callable[..., T], *args: Any, threads: int = 1) -> T:
             raise error.cause from None
         raise
     return result
+
+
+def node_cpus() -> int:
+    """CPUs of the largest node: the most threads that one task can ask for."""
+    nodes = [node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]]
+    return max(1, int(max(nodes, default=1.0)))
 
 
 def _with_threads(function: Callable[..., T], threads: int, *args: Any) -> T:

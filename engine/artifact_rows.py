@@ -83,6 +83,11 @@ class VectorParts(_Parts):
         vectors: FloatArray = np.load(self.paths[part], mmap_mode="r", allow_pickle=False)
         return vectors
 
+    def iter_parts(self) -> Iterator[FloatArray]:
+        """The parts in order, memory-mapped."""
+        for part in range(len(self.paths)):
+            yield self._part(part)
+
     def take(self, rows: NDArray[np.int64]) -> FloatArray:
         """(len(rows), D) in the given order."""
         out = np.empty((len(rows), self.dim), dtype=np.float32)

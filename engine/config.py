@@ -341,6 +341,13 @@ class InfluenceConfig(Section):
     neighbours: int = Field(
         64, ge=1, description="K: candidates kept per target of a sparse kernel"
     )
+    recall: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="least share of their true best candidates that the targets of a sparse kernel "
+        "must find, on average; below 1 most targets are compared with a pool of candidates only",
+    )
     subtask_column: str | None = Field(
         None,
         description="column of the targets that names their sub-task: a candidate's mean influence "

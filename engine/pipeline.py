@@ -49,9 +49,9 @@ STAGES: tuple[Stage, ...] = (
         "predict",
         "6-influence",
         predict_stage.run,
-        ("influence.max_dense_gib", "influence.neighbours", "influence.subtask_column"),
+        ("seed", "influence"),
         ("ingest", "embed", "sample", "score", "fit"),
-        2,
+        3,
     ),
     Stage(
         "select",

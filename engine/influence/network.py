@@ -2,7 +2,8 @@
 
 Network            the protocol: `InfluenceNetwork`, or anything with the same few members
 embeddings_of      arrays or tensors of the caller -> finite float32 (n, D)
-form_of            the PairwiseForm of a network that factorises, else None
+on_cuda            whether to compute on a CUDA device; cuda_embeddings_of checks those tensors
+form_of            the fixed-point form of a network that factorises
 network_tiles      S in tiles through the plain forward pass, for networks that do not
 """
 
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -18,10 +19,18 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from engine.errors import ModelError, SettingsError
-from engine.kernels.arrays import FloatArray
-from engine.kernels.pairwise import PairwiseForm
+from engine.kernels.arrays import FloatArray, IndexArray
+from engine.kernels.units import FixedPointForm, PairwiseForm
 
-__all__ = ["Embeddings", "Network", "embeddings_of", "form_of", "network_tiles"]
+__all__ = [
+    "Embeddings",
+    "Network",
+    "cuda_embeddings_of",
+    "embeddings_of",
+    "form_of",
+    "network_tiles",
+    "on_cuda",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -39,8 +48,8 @@ class Network(Protocol):
     def factorises(self) -> bool:
         """Whether `factorise` applies."""
 
-    def factorise(self, candidates: FloatArray, targets: FloatArray) -> PairwiseForm:
-        """(M, D) and (N, D) -> PairwiseForm."""
+    def factorise(self) -> PairwiseForm:
+        """The network as two affine maps and a maximum."""
 
     def __call__(self, candidates: Tensor, targets: Tensor) -> Tensor:
         """Influence of each pair: (B, D) and (B, D) -> (B,)."""
@@ -55,37 +64,54 @@ def embeddings_of(embeddings: Embeddings, dim: int, side: str) -> FloatArray:
     if isinstance(embeddings, Tensor):
         embeddings = embeddings.detach().float().cpu().numpy()
     array = np.asarray(embeddings, dtype=np.float32)
-    if array.ndim != 2:
-        raise SettingsError(f"{side} must be a matrix (rows, D={dim}), got shape {array.shape}")
-    if array.shape[1] != dim:
-        raise SettingsError(
-            f"{side} have D={array.shape[1]}, the network was fitted with D={dim}: "
-            "embed them with the encoder that the network was fitted on"
-        )
-    bad = np.flatnonzero(~np.isfinite(array).all(axis=1))
-    if len(bad) > 0:
-        raise ModelError(
-            f"{side}: row {bad[0]} ({len(bad)} of {len(array)} rows) holds NaN or "
-            "infinity: embed those rows again, or leave them out"
-        )
+    _check_shape(array.shape, dim, side)
+    _check_finite(np.flatnonzero(~np.isfinite(array).all(axis=1)), len(array), side)
     return array
 
 
-def form_of(network: Network, candidates: FloatArray, targets: FloatArray) -> PairwiseForm | None:
-    """The factorised form, or None for a network without one; the log says which is used.
+def on_cuda(network: Network, candidates: Embeddings, targets: Embeddings) -> bool:
+    """Whether both sides are CUDA tensors and the network has a form to compute with there."""
+    sides = (candidates, targets)
+    return network.factorises and all(isinstance(e, Tensor) and e.is_cuda for e in sides)
 
-    Runs on one torch thread, so that no result depends on how many there are.
+
+def cuda_embeddings_of(candidates: Any, targets: Any, dim: int) -> tuple[Tensor, Tensor]:
+    """Both sides as finite float32 tensors (n, D) on the device of the candidates.
+
+    Errors as `embeddings_of`.
     """
-    if not network.factorises:
-        logger.info("the network does not factorise: one plain forward pass per pair, in tiles")
-        return None
-    logger.info("the network factorises: about 2 operations per hidden unit and pair")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        return network.factorise(candidates, targets)
-    finally:
-        torch.set_num_threads(threads)
+    sides = []
+    for embeddings, side in ((candidates, "candidates"), (targets, "targets")):
+        tensor = embeddings.detach().to(candidates.device, torch.float32)
+        _check_shape(tuple(tensor.shape), dim, side)
+        bad = torch.nonzero(~torch.isfinite(tensor).all(dim=1))[:, 0]
+        _check_finite(bad.cpu().numpy(), len(tensor), side)
+        sides.append(tensor)
+    return sides[0], sides[1]
+
+
+def _check_shape(shape: tuple[int, ...], dim: int, side: str) -> None:
+    if len(shape) != 2:
+        raise SettingsError(f"{side} must be a matrix (rows, D={dim}), got shape {shape}")
+    if shape[1] != dim:
+        raise SettingsError(
+            f"{side} have D={shape[1]}, the network was fitted with D={dim}: "
+            "embed them with the encoder that the network was fitted on"
+        )
+
+
+def _check_finite(bad: IndexArray, num_rows: int, side: str) -> None:
+    if len(bad) > 0:
+        raise ModelError(
+            f"{side}: row {bad[0]} ({len(bad)} of {num_rows} rows) holds NaN or "
+            "infinity: embed those rows again, or leave them out"
+        )
+
+
+def form_of(network: Network, norm: float) -> FixedPointForm:
+    """The form of a network that factorises, for embeddings up to this norm."""
+    logger.info("the network factorises: a maximum and an addition per hidden unit and pair")
+    return network.factorise().fixed_point(norm)
 
 
 @torch.no_grad()
@@ -97,6 +123,7 @@ def network_tiles(
     Cost one forward pass per pair. The tiles are a function of N alone; rounding may depend on
     torch's thread count.
     """
+    logger.info("the network does not factorise: one plain forward pass per pair, in tiles")
     e_c, e_t = torch.tensor(candidates), torch.tensor(targets)
     rows = max(1, PAIRS_PER_PASS // max(1, len(e_t)))
     for first in range(0, len(e_c), rows):

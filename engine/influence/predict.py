@@ -1,28 +1,48 @@
 """Predicted influence S[c, t] of every candidate on every target, from a fitted network.
 
     predict_influence   the matrix itself: when M x N floats fit in memory
-    mean_influence      its row means, exact, without the matrix: to rank candidates of any number
+    mean_influence      its row or column means, exact, without the matrix: to rank any number
     top_candidates      each target's best candidates, without the matrix: what a sparse kernel
                         is built from when M x N is too large
 
-A network with one hidden layer is computed in its factorised form; any other one pair at a time,
-in tiles, orders of magnitude slower. For blocks of a larger job use `engine.kernels` directly.
+A network with at most one hidden layer is computed as two affine maps and a maximum
+(`engine.kernels.units`); a deeper one pair by pair, in tiles, orders of magnitude slower. CUDA
+tensors are computed on their device. For blocks of a larger job use `engine.kernels` directly.
 """
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from engine.errors import SettingsError
-from engine.influence.network import Embeddings, Network, embeddings_of, form_of, network_tiles
+from engine.influence.network import (
+    Embeddings,
+    Network,
+    cuda_embeddings_of,
+    embeddings_of,
+    form_of,
+    network_tiles,
+    on_cuda,
+)
+from engine.influence.pools import PoolSearch, find_pools
+from engine.kernels.aggregation import group_means
 from engine.kernels.arrays import FloatArray, IndexArray
-from engine.kernels.means import mean_over_targets
+from engine.kernels.cuda import means_cuda, pairwise_block_cuda, top_cuda
+from engine.kernels.means import MeanSums
 from engine.kernels.pairwise import pairwise_block
-from engine.kernels.top import Top, merge_top, top_of_block, top_of_form
+from engine.kernels.top import RunningTop, Top, merge_top, top_of_block
+from engine.kernels.units import norm_bound
 
 __all__ = ["TopCandidates", "mean_influence", "predict_influence", "top_candidates"]
+
+logger = logging.getLogger(__name__)
+
+SLAB_UNITS = 34  # hidden units of all rows that a mean holds at a time: 136 bytes a row
 
 
 @dataclass(frozen=True)
@@ -50,18 +70,22 @@ def predict_influence(
     """Influence of every candidate on every target: (M, D), (N, D) -> (M, N) float32 [c, t].
 
     In the units of the training labels; equal to the network's forward pass to about 1e-6 of the
-    matrix's scale. Cost (M + N) D h multiply-adds and M N h max-and-adds, memory 4 M N bytes. The
-    same bits for any number of threads (None: all cores); a network that does not factorise runs
-    on torch's own threads.
+    matrix's scale. Cost (M + N) D h multiply-adds and M N h maxima and additions, memory 4 M N
+    bytes and 4 h for each row. The same bits for any number of threads (None: all cores) and any
+    cut of the rows; a network that does not factorise runs on torch's own threads.
 
     Raises SettingsError for embeddings of another shape than the network's, ModelError for
-    embeddings with NaN or infinity.
+    embeddings with NaN or infinity, EngineError for weights with them.
     """
+    if on_cuda(network, candidates, targets):
+        on_device = cuda_embeddings_of(candidates, targets, network.dim)
+        return pairwise_block_cuda(form_of(network, norm_bound(*on_device)), *on_device)
     e_c = embeddings_of(candidates, network.dim, "candidates")
     e_t = embeddings_of(targets, network.dim, "targets")
-    form = form_of(network, e_c, e_t)
-    if form is not None:
-        return pairwise_block(form, threads=threads)
+    if network.factorises:
+        form = form_of(network, norm_bound(e_c, e_t))
+        sides = form.of_candidates(e_c, threads=threads), form.of_targets(e_t, threads=threads)
+        return pairwise_block(*sides, threads=threads)
     matrix = np.empty((len(e_c), len(e_t)), dtype=np.float32)
     for first, tile in network_tiles(network, e_c, e_t):
         matrix[first : first + len(tile)] = tile
@@ -73,26 +97,47 @@ def mean_influence(
     candidates: Embeddings,
     targets: Embeddings,
     *,
+    groups: ArrayLike | None = None,
+    over: Literal["targets", "candidates"] = "targets",
     threads: int | None = None,
 ) -> FloatArray:
     """Mean influence of each candidate over the targets: (M, D), (N, D) -> (M,) float32.
 
-    Exact, without the matrix: per hidden unit one sort of the targets and one binary search per
-    candidate, O((M + N) h log N) (ALGORITHMS.md section 5), sums in float64. A network that does
-    not factorise costs a forward pass per pair. Threads and errors as `predict_influence`;
-    SettingsError also for no targets.
+    With `groups`, the group of each target as 0 .. G - 1, (N,) int: its mean over each group,
+    (M, G), as for the sub-tasks of LESS. `over="candidates"` is the mean of each target over the
+    candidates instead, (N,) or (N, G).
+
+    Exact, without the matrix: per hidden unit one sort of one side and one binary search for each
+    row of the other, O((M G + N) h log N) (ALGORITHMS.md section 5); memory some 140 bytes for each
+    row of either side. A network that does not factorise costs a forward pass per pair. Threads
+    and errors as `predict_influence`; SettingsError also for nothing to take a mean over, and for
+    groups of another length or without a member.
     """
-    e_c = embeddings_of(candidates, network.dim, "candidates")
-    e_t = embeddings_of(targets, network.dim, "targets")
-    if len(e_t) == 0:
-        raise SettingsError("a mean over 0 targets does not exist: pass at least one target")
-    form = form_of(network, e_c, e_t)
-    if form is not None:
-        return mean_over_targets(form, threads=threads)
-    means = np.empty(len(e_c), dtype=np.float32)
-    for first, tile in network_tiles(network, e_c, e_t):
-        means[first : first + len(tile)] = tile.mean(axis=1, dtype=np.float64)
-    return means
+    if over not in ("targets", "candidates"):
+        raise SettingsError(f'over must be "targets" or "candidates", got {over!r}')
+    if on_cuda(network, candidates, targets):
+        e_c, e_t = cuda_embeddings_of(candidates, targets, network.dim)
+        group_of = _groups_of(groups, len(e_t) if over == "targets" else len(e_c), over)
+        form = form_of(network, norm_bound(e_c, e_t))
+        means = means_cuda(form, e_c, e_t, group_of, over_candidates=over == "candidates")
+        return means[:, 0] if groups is None else means
+    rows = embeddings_of(candidates, network.dim, "candidates")
+    columns = embeddings_of(targets, network.dim, "targets")
+    group_of = _groups_of(groups, len(columns) if over == "targets" else len(rows), over)
+    if network.factorises:
+        form = form_of(network, norm_bound(rows, columns))
+        num_means = len(rows) if over == "targets" else len(columns)
+        sums = MeanSums(num_means, len(group_of), group_of)
+        for slab in form.slabs(SLAB_UNITS):
+            of_rows = slab.of_candidates(rows, threads=threads)
+            of_columns = slab.of_targets(columns, threads=threads)
+            if over == "candidates":
+                of_rows, of_columns = of_columns, of_rows
+            sums.add([of_rows], [of_columns], threads=threads)
+        means = sums.means(form.step)
+    else:
+        means = _means_of_tiles(network, rows, columns, group_of, over)
+    return means[:, 0] if groups is None else means
 
 
 def top_candidates(
@@ -102,30 +147,88 @@ def top_candidates(
     k: int,
     recall: float = 1.0,
     *,
+    seed: int = 0,
     threads: int | None = None,
 ) -> TopCandidates:
     """For every target its k best candidates, best first, ties to the lower candidate row.
 
-    Streams over tiles: memory (M + N) h + N k, never M x N; about the time of
+    Streams over tiles: memory 4 (M + N) h + 16 N k bytes, never M x N; about the time of
     `predict_influence`, and its very values. The same bits for any number of threads.
 
-    `recall` is the least share of the true k best that is acceptable. No prefilter exists yet, so
-    the search is exact for every value, and the result says recall=1.0.
+    `recall` is the least share of the true k best that is acceptable, on average over the
+    targets. Below 1 most targets are compared with a pool of promising candidates only
+    (`engine.influence.pools`), several times faster for many targets; the result tells the recall
+    that was measured on targets compared with everything. It is exact, recall=1.0, where that
+    would be no faster: for few targets, for candidates that nearly all are among the best of
+    somebody, on CUDA, and for a network that does not factorise. `seed` draws the samples.
 
     Raises SettingsError for k outside 1..M, recall outside (0, 1], and as `predict_influence`.
     """
-    e_c = embeddings_of(candidates, network.dim, "candidates")
-    e_t = embeddings_of(targets, network.dim, "targets")
-    if not 1 <= k <= len(e_c):
-        raise SettingsError(f"k must be between 1 and the {len(e_c)} candidates, got {k}")
     if not 0 < recall <= 1:
         raise SettingsError(f"recall must be above 0 and at most 1, got {recall}")
-    form = form_of(network, e_c, e_t)
-    if form is not None:
-        top = top_of_form(form, k, threads=threads)
-    else:
+    if on_cuda(network, candidates, targets):
+        sides = cuda_embeddings_of(candidates, targets, network.dim)
+        _check_k(k, len(sides[0]))
+        top = top_cuda(form_of(network, norm_bound(*sides)), *sides, k)
+        return TopCandidates(top.ids, top.influence, recall=1.0)
+    e_c = embeddings_of(candidates, network.dim, "candidates")
+    e_t = embeddings_of(targets, network.dim, "targets")
+    _check_k(k, len(e_c))
+    if not network.factorises:
         top = _top_of_tiles(network, e_c, e_t, k)
+        return TopCandidates(top.ids, top.influence, recall=1.0)
+    form = form_of(network, norm_bound(e_c, e_t))
+    of_candidates = form.of_candidates(e_c, threads=threads)
+    of_targets = form.of_targets(e_t, threads=threads)
+    if recall < 1:
+        pools = find_pools([of_candidates], [of_targets], k, recall, seed=seed, threads=threads)
+        if pools is not None:
+            logger.info("most targets are compared with a pool of candidates: %s", pools)
+            top = PoolSearch(pools, [of_candidates]).top(of_targets, k, threads=threads)
+            return TopCandidates(top.ids, top.influence, recall=pools.recall)
+        logger.info("pools of candidates would not be faster: all pairs are compared")
+    best = RunningTop(of_targets, k)
+    best.offer(of_candidates, threads=threads)
+    top = best.top()
     return TopCandidates(top.ids, top.influence, recall=1.0)
+
+
+def _check_k(k: int, num_candidates: int) -> None:
+    if not 1 <= k <= num_candidates:
+        raise SettingsError(f"k must be between 1 and the {num_candidates} candidates, got {k}")
+
+
+def _groups_of(groups: ArrayLike | None, count: int, over: str) -> IndexArray:
+    """The group of each row that means are taken over, checked; without groups all are in 0."""
+    if count == 0:
+        raise SettingsError(f"a mean over 0 {over} does not exist: pass at least one")
+    if groups is None:
+        return np.zeros(count, dtype=np.int64)
+    group_of = np.asarray(groups)
+    if group_of.shape != (count,) or not np.issubdtype(group_of.dtype, np.integer):
+        raise SettingsError(
+            f"groups must be one integer for each of the {count} {over}, "
+            f"got {group_of.dtype} of shape {group_of.shape}"
+        )
+    if group_of.min() < 0 or not np.bincount(group_of).all():
+        raise SettingsError("groups must be numbered from 0 without a gap: each needs a member")
+    return group_of.astype(np.int64)
+
+
+def _means_of_tiles(
+    network: Network, candidates: FloatArray, targets: FloatArray, groups: IndexArray, over: str
+) -> FloatArray:
+    sizes = np.bincount(groups)
+    tiles = network_tiles(network, candidates, targets)
+    if over == "targets":
+        means = [group_means(tile, groups) for _, tile in tiles]
+        return np.concatenate([np.empty((0, len(sizes))), *means]).astype(np.float32)
+    sums = np.zeros((len(targets), len(sizes)))
+    for first, tile in tiles:
+        some = groups[first : first + len(tile)]
+        for group in np.unique(some):
+            sums[:, group] += tile[some == group].sum(axis=0, dtype=np.float64)
+    return (sums / sizes).astype(np.float32)
 
 
 def _top_of_tiles(network: Network, candidates: FloatArray, targets: FloatArray, k: int) -> Top:

@@ -1,15 +1,15 @@
 """Predict: the fitted network over all pairs, in blocks, and its exact means.
 
 A matrix up to `influence.max_dense_gib` is written in full, (M, N) [c, t] in parts of candidates;
-above that, the `influence.neighbours` best candidates of each target, in parts of targets. The
-mean influence of every candidate is exact in both cases and needs no matrix. A teacher that scores
-rows alone has one column; one that was asked about everything is the matrix itself. With sub-tasks
-of the targets, a candidate's mean is its best mean over one of them (LESS, section 4.2).
+above that, the `influence.neighbours` best candidates of each target, in parts of targets: exactly,
+or with `influence.recall` below 1 from pools of promising candidates where that is faster. The mean
+influence of every candidate is exact in all cases and needs no matrix. A teacher that scores rows
+alone has one column; one that was asked about everything is the matrix itself. With sub-tasks of
+the targets, a candidate's mean is its best mean over one of them (LESS, section 4.2).
 """
 
 from __future__ import annotations
 
-import functools
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,62 +21,85 @@ import pyarrow.feather
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from engine.actors import Partition, PartitionWorker, run_partitions, run_task
+from engine.actors import Partition, PartitionWorker, node_cpus, run_partitions, run_task
 from engine.artifact_rows import TableParts, VectorParts, target_side
 from engine.errors import InputError, SettingsError
-from engine.influence.predict import mean_influence, predict_influence, top_candidates
+from engine.influence.pairs import (
+    UNIT_ROWS,
+    UnitFiles,
+    UnitWorker,
+    norm_of,
+    pairs_of,
+    save_pools,
+)
+from engine.influence.pools import find_pools
 from engine.kernels.aggregation import max_of_group_means
 from engine.kernels.arrays import FloatArray
 from engine.network.influence_network import InfluenceNetwork
+from engine.progress import say
 from engine.run_directory import Artifact, Part, atomic_path, digest, finish_part, total_usage
 from engine.stage import StageContext, StageResult, Stopwatch
 
 __all__ = ["run"]
 
-CODE_VERSION = 1
-# Rows of a block. Fixed: a matrix product's rounding may depend on how many rows it is given.
+CODE_VERSION = 2
+# Rows of the teacher's own matrix, and of pairs that go through a deep network, in one part.
 BLOCK_ROWS = 4096
+# Memory of what a worker computes at a time, beside the units that it maps.
+WORKER_BYTES = 2**27
+MAX_MEAN_THREADS = 16
 
 
 def run(context: StageContext) -> StageResult:
-    """Write the means and the kernel; same bytes for any number of actors."""
+    """Write the means and the kernel; same bytes for any number of actors and threads."""
     settings = context.config.influence
     embeddings = context.inputs["embed"]
     num_candidates = len(VectorParts(embeddings, "candidates"))
     pairwise = context.inputs["sample"].counts["pairwise"]
     num_targets = len(VectorParts(embeddings, target_side(embeddings))) if pairwise else 1
-    means_path = context.directory / "mean_influence.npy"
-    subtasks = run_task(_subtasks, context.inputs["ingest"], settings.subtask_column, num_targets)
+    shape = (num_candidates, num_targets)
     dense = 4 * num_candidates * num_targets <= settings.max_dense_gib * 2**30
+    kernel = "dense" if dense else "neighbours"
+    subtasks = run_task(_subtasks, context.inputs["ingest"], settings.subtask_column, num_targets)
+    means_path = context.directory / "mean_influence.npy"
+    parts: dict[str, list[Part]] = {}
+    counts: dict[str, Any] = {"recall": 1.0}
     if context.inputs["sample"].counts["everything"]:
-        shape = (num_candidates, num_targets)
         labels, directory = context.inputs["score"].path("labels"), context.directory
         usage = run_task(_write_teacher, labels, shape, subtasks, directory, means_path)
-        parts = [
+        parts[kernel] = [
             finish_part(directory, path, min(BLOCK_ROWS, num_candidates - start), {})
             for start, path in _teacher_blocks(directory, num_candidates)
         ]
     else:
-        fitted = (context.inputs["fit"], embeddings)
-        usage = run_task(_write_means, *fitted, subtasks, means_path)
-        parts = _dense(context, num_targets) if dense else _neighbours(context, num_targets)
-    means = finish_part(context.directory, means_path, num_candidates, usage)
-    kernel = "dense" if dense else "neighbours"
+        source, parts = _source(context, shape)
+        usage = run_task(_write_means, source, subtasks, means_path, threads=_mean_threads())
+        if dense:
+            parts[kernel] = _dense(context, source, shape)
+        else:
+            counts["neighbours"] = k = min(settings.neighbours, num_candidates)
+            source["pools"], pool_parts, pool_counts = _pools(context, source, k)
+            parts[kernel] = _neighbours(context, source, shape, k)
+            parts |= pool_parts
+            counts |= pool_counts
+    parts["means"] = [finish_part(context.directory, means_path, num_candidates, usage)]
     return StageResult(
-        parts={"means": [means], kernel: parts},
+        parts=parts,
         counts={
             "candidates": num_candidates,
             "targets": num_targets,
             "kernel": kernel,
-            "recall": 1.0,
+            **counts,
         },
-        usage=total_usage([means, *parts]),
+        usage=total_usage([part for group in parts.values() for part in group]),
         columns={
             "mean_influence.npy": "float32 (M,), exact mean over all targets, teacher units; "
             "with sub-tasks the best of their means",
             "dense/*.npy": "float32 (m, N) [c, t], teacher units, rows in corpus order",
             "neighbours/*.arrow": "per target its K best candidates: ids int64[K], "
             "influence float32[K], best first",
+            "units-*/*.npy": "int32 (tiles, units, 64): hidden units of the network in fixed point",
+            "pools.safetensors": "candidates that the targets of each cluster were compared with",
         },
     )
 
@@ -96,21 +119,6 @@ def _subtasks(corpus: Artifact, column: str | None, num_targets: int) -> NDArray
         )
     names = np.array([json.dumps(extra.get(column)) for extra in extras])
     return np.unique(names, return_inverse=True)[1].astype(np.int64)
-
-
-def _write_means(
-    network: Artifact, embeddings: Artifact, subtasks: NDArray[np.int64], path: Path
-) -> dict[str, float]:
-    watch = Stopwatch()
-    fitted = InfluenceNetwork.load(network.path("network"))
-    candidates = VectorParts(embeddings, "candidates").all()
-    targets = VectorParts(embeddings, target_side(embeddings)).block(0, len(subtasks))
-    of_subtask = (
-        mean_influence(fitted, candidates, targets[subtasks == number])
-        for number in range(int(subtasks.max()) + 1)
-    )
-    _save(functools.reduce(np.maximum, of_subtask), path)
-    return watch.usage()
 
 
 def _save(array: FloatArray, path: Path) -> None:
@@ -166,43 +174,109 @@ def _filled(scores: FloatArray) -> FloatArray:
 # --- the network's -------------------------------------------------------------------------------
 
 
-class _Worker(PartitionWorker):
-    """Holds the network and the side that every block is compared with."""
+def _source(
+    context: StageContext, shape: tuple[int, int]
+) -> tuple[dict[str, Any], dict[str, list[Part]]]:
+    """What `pairs_of` needs, and the parts that were written for it: the units of both sides."""
+    fit, embed = context.inputs["fit"], context.inputs["embed"]
+    source = {"network": fit, "embeddings": embed, "num_targets": shape[1], "files": None}
+    network = InfluenceNetwork.load(fit.path("network"))
+    if not network.factorises:
+        say("  predict: a network of several hidden layers goes pair by pair, far slower")
+        return source, {}
+    norm = run_task(norm_of, embed)
+    form = network.factorise().fixed_point(norm)
+    inputs = {"network": fit, "embeddings": embed, "norm": norm}
+    parts = {
+        f"units-{side}": _blocks(
+            context, f"units-{side}", num_rows, UNIT_ROWS, "npy", UnitWorker, inputs, side=side
+        )
+        for side, num_rows in zip(("candidates", "targets"), shape, strict=True)
+    }
+    of_candidates, of_targets = (
+        tuple((part.path, part.rows) for part in group) for group in parts.values()
+    )
+    source["files"] = UnitFiles(
+        context.directory, of_candidates, of_targets, form.num_positive, form.step
+    )
+    return source, parts
 
-    other_side: str
 
-    def __init__(self, network: Artifact, embeddings: Artifact) -> None:
-        self._network = InfluenceNetwork.load(network.path("network"))
-        self._embeddings = embeddings
-        self._candidates = VectorParts(embeddings, "candidates")
-        self._targets = VectorParts(embeddings, target_side(embeddings))
+def _write_means(
+    source: dict[str, Any], subtasks: NDArray[np.int64], path: Path
+) -> dict[str, float]:
+    watch = Stopwatch()
+    _save(pairs_of(**source).means(subtasks, threads=_mean_threads()), path)
+    return watch.usage()
 
 
-class DenseWorker(_Worker):
+def _mean_threads() -> int:
+    """One task does all means, so it takes a whole node; their bits do not depend on it."""
+    return min(MAX_MEAN_THREADS, node_cpus())
+
+
+def _pools(
+    context: StageContext, source: dict[str, Any], k: int
+) -> tuple[Path | None, dict[str, list[Part]], dict[str, Any]]:
+    """The file of pools, its part, and what the manifest says of it; none if all is compared."""
+    settings = context.config.influence
+    if settings.recall == 1 or source["files"] is None:
+        return None, {}, {}
+    path = context.directory / "pools.safetensors"
+    seed, threads = context.config.seed, _mean_threads()
+    found = run_task(
+        _write_pools, source["files"], k, settings.recall, seed, threads, path, threads=threads
+    )
+    if found is None:
+        say("  predict: pools of candidates would not be faster, so all pairs are compared")
+        return None, {}, {}
+    say(
+        f"  predict: most targets are compared with {found['pool_rows']:,.0f} candidates; "
+        f"measured recall {found['recall']:.3f}"
+    )
+    parts = {"pools": [finish_part(context.directory, path, found["pools"], found.pop("usage"))]}
+    return path, parts, found
+
+
+def _write_pools(
+    files: UnitFiles, k: int, recall: float, seed: int, threads: int, path: Path
+) -> dict[str, Any] | None:
+    watch = Stopwatch()
+    sides = files.units("candidates"), files.units("targets")
+    pools = find_pools(*sides, k, recall, seed=seed, threads=threads)
+    if pools is None:
+        return None
+    save_pools(pools, path)
+    return {
+        "recall": pools.recall,
+        "pools": len(pools.starts) - 1,
+        "pool_rows": len(pools.ids) / (len(pools.starts) - 1),
+        "targets_compared_with_all": pools.num_compared,
+        "usage": watch.usage(),
+    }
+
+
+class DenseWorker(PartitionWorker):
     """Writes the influence of a block of candidates on all targets."""
 
-    def __init__(self, network: Artifact, embeddings: Artifact, num_targets: int) -> None:
-        super().__init__(network, embeddings)
-        self._all_targets = self._targets.block(0, num_targets)
+    def __init__(self, **source: Any) -> None:
+        self._pairs = pairs_of(**source)
 
     def write(self, payload: Mapping[str, Any], path: Path) -> tuple[int, dict[str, float]]:
-        block = self._candidates.block(payload["start"], payload["stop"])
-        influence = predict_influence(self._network, block, self._all_targets, threads=1)
+        influence = self._pairs.block(payload["start"], payload["stop"])
         _save(influence, path)
         return len(influence), {"pairs": float(influence.size)}
 
 
-class NeighbourWorker(_Worker):
+class NeighbourWorker(PartitionWorker):
     """Writes the best candidates of a block of targets."""
 
-    def __init__(self, network: Artifact, embeddings: Artifact, neighbours: int) -> None:
-        super().__init__(network, embeddings)
+    def __init__(self, neighbours: int, **source: Any) -> None:
+        self._pairs = pairs_of(**source)
         self._neighbours = neighbours
-        self._all_candidates = self._candidates.all()
 
     def write(self, payload: Mapping[str, Any], path: Path) -> tuple[int, dict[str, float]]:
-        block = self._targets.block(payload["start"], payload["stop"])
-        top = top_candidates(self._network, self._all_candidates, block, self._neighbours)
+        top = self._pairs.top(payload["start"], payload["stop"], self._neighbours)
         table = pa.table(
             {
                 "ids": _fixed_size_lists(top.ids),
@@ -211,40 +285,74 @@ class NeighbourWorker(_Worker):
         )
         with atomic_path(path) as temporary:  # uncompressed, so that readers can map it
             pyarrow.feather.write_feather(table, str(temporary), compression="uncompressed")
-        return len(block), {"pairs": float(len(block) * len(self._all_candidates))}
+        return len(top.ids), {}
 
 
 def _fixed_size_lists(matrix: Any) -> pa.Array:
     return pa.FixedSizeListArray.from_arrays(pa.array(matrix.ravel()), matrix.shape[1])
 
 
-def _dense(context: StageContext, num_targets: int) -> list[Part]:
-    num_candidates = len(VectorParts(context.inputs["embed"], "candidates"))
-    settings = {"num_targets": num_targets}
-    return _blocks(context, "dense", num_candidates, "npy", DenseWorker, settings)
+def _dense(context: StageContext, source: dict[str, Any], shape: tuple[int, int]) -> list[Part]:
+    num_candidates, num_targets = shape
+    rows = _block_rows(4 * num_targets, num_candidates)
+    return _blocks(
+        context, "dense", num_candidates, rows, "npy", DenseWorker, source, pairs=num_targets
+    )
 
 
-def _neighbours(context: StageContext, num_targets: int) -> list[Part]:
-    num_candidates = len(VectorParts(context.inputs["embed"], "candidates"))
-    settings = {"neighbours": min(context.config.influence.neighbours, num_candidates)}
-    return _blocks(context, "neighbours", num_targets, "arrow", NeighbourWorker, settings)
+def _neighbours(
+    context: StageContext, source: dict[str, Any], shape: tuple[int, int], k: int
+) -> list[Part]:
+    num_candidates, num_targets = shape
+    rows = _block_rows(32 * k + 1024, num_targets)  # keys, and the lists that they become
+    settings = {**source, "neighbours": k}
+    return _blocks(
+        context,
+        "neighbours",
+        num_targets,
+        rows,
+        "arrow",
+        NeighbourWorker,
+        settings,
+        pairs=num_candidates,
+    )
+
+
+def _block_rows(row_bytes: int, num_rows: int) -> int:
+    """Rows of a block: a power of two, so that it lies in one file of units. Says what it needs."""
+    rows: int = 2 ** int(np.log2(max(64, min(UNIT_ROWS, WORKER_BYTES // row_bytes))))
+    needed = min(rows, num_rows) * row_bytes / 2**20
+    say(f"  predict: up to {needed:,.0f} MiB a worker, beside the units that it maps")
+    return rows
 
 
 def _blocks(
     context: StageContext,
     kind: str,
     num_rows: int,
+    size: int,
     suffix: str,
     worker: type[PartitionWorker],
     worker_settings: dict[str, Any],
+    *,
+    side: str | None = None,
+    pairs: int | None = None,
 ) -> list[Part]:
-    recipe = [CODE_VERSION, context.inputs["fit"].fingerprint, context.inputs["embed"].fingerprint]
-    size = BLOCK_ROWS
+    """Parts of `size` rows; progress in rows, or in pairs where a row is so many `pairs`."""
+    settings = context.config.influence
+    recipe = [
+        CODE_VERSION,
+        context.inputs["fit"].fingerprint,
+        context.inputs["embed"].fingerprint,
+        settings.neighbours,
+        settings.recall,
+        context.config.seed,
+    ]
     partitions = [
         Partition(
-            path=f"{kind}/{start:09d}-{digest(recipe, start, worker_settings)}.{suffix}",
-            units=min(size, num_rows - start),
-            payload={"start": start, "stop": min(start + size, num_rows)},
+            path=f"{kind}/{start:09d}-{digest(recipe, start, size)}.{suffix}",
+            units=min(size, num_rows - start) * (pairs or 1),
+            payload={"start": start, "stop": min(start + size, num_rows), "side": side},
         )
         for start in range(0, num_rows, size)
     ]
@@ -252,12 +360,8 @@ def _blocks(
         partitions,
         context.directory,
         worker,
-        {
-            "network": context.inputs["fit"],
-            "embeddings": context.inputs["embed"],
-            **worker_settings,
-        },
-        label="predict",
-        unit="rows",
-        execution=context.config.influence.execution,
+        worker_settings,
+        label=f"predict {kind}",
+        unit="pairs" if pairs else "rows",
+        execution=settings.execution,
     )

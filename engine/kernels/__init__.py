@@ -1,8 +1,11 @@
 """Pure numerics: arrays in, arrays out. Nothing here knows of Ray, files or settings.
 
-`pairwise`        the factorised network and its matrix in blocks
+`units`           the network as two affine maps and a maximum, in fixed point
+`tile_loops`      the innermost loops, in vectors
+`pairwise`        the matrix of all pairs in blocks
 `means`           exact row and column means of that matrix without the matrix
-`top`             the k best candidates of each target, mergeable over blocks
+`top`             the k best candidates of each target, over blocks of candidates
+`cuda`            all three on a GPU
 `columns`         a selection kernel, dense or sparse, as columns to sum over
 `bound_heap`      the priority queue of lazy greedy
 `response_error`  DELIFT's distance from a reference answer

@@ -9,23 +9,25 @@ from __future__ import annotations
 import numpy as np
 
 from engine.errors import EngineError
-from engine.kernels.arrays import FloatArray, IndexArray
+from engine.kernels.arrays import DoubleArray, FloatArray, IndexArray
 
-__all__ = ["max_of_group_means"]
+__all__ = ["group_means", "max_of_group_means"]
 
 
-def max_of_group_means(scores: FloatArray, groups: IndexArray) -> FloatArray:
-    """Largest mean over a group of targets, for each candidate: (M,) float32.
+def group_means(scores: FloatArray, groups: IndexArray) -> DoubleArray:
+    """Mean over each group of targets, for each candidate: (M, N) -> (M, G) float64.
 
-    Args:
-        scores: S (M, N); a NaN among a group's scores makes that candidate NaN.
-        groups: (N,) the group of each target; any integers, e.g. all 0 for one sub-task.
-
-    Sums in float64. Raises EngineError for no target.
+    `groups` (N,) holds the group of each target: any integers, in the order of which the means
+    are; a NaN among a group's scores makes that mean NaN. Raises EngineError for no target.
     """
     if len(groups) == 0:
         raise EngineError("a mean of 0 targets does not exist: pass at least one target")
     means = [
         scores[:, groups == group].mean(axis=1, dtype=np.float64) for group in np.unique(groups)
     ]
-    return np.asarray(np.max(means, axis=0), dtype=np.float32)
+    return np.stack(means, axis=1)
+
+
+def max_of_group_means(scores: FloatArray, groups: IndexArray) -> FloatArray:
+    """Largest mean over a group of targets, for each candidate: (M,) float32; see `group_means`."""
+    return np.asarray(group_means(scores, groups).max(axis=1), dtype=np.float32)

@@ -1,75 +1,130 @@
 """Exact means of S over one side, without the matrix.
 
-mean_t relu(p + Q[t, k]) needs only how many Q[t, k] exceed -p and what they add up to: sort each
-column of Q once, keep suffix sums, and find -p by binary search (ALGORITHMS.md section 5).
+sum_t max(a, T[t, k]) needs only how many T[t, k] exceed a and what they add up to: sort each
+column of T once, keep suffix sums, and find a by binary search (ALGORITHMS.md section 5).
 
-    mean_over_targets      (M,) how good each candidate is on average, the ranking of `top_mean`
-    mean_over_candidates   (N,) how much each target gains on average
+    mean_over     for each row of one side its mean over the other, or over groups of the other
+    MeanSums      the same in pieces, for sides that come in slabs of units or do not fit in memory
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numba
 import numpy as np
+from numpy.typing import NDArray
 
 from engine.errors import EngineError
-from engine.kernels.arrays import DoubleArray, FloatArray
+from engine.kernels.arrays import FloatArray, IndexArray
 from engine.kernels.compiled import compiled
-from engine.kernels.pairwise import PairwiseForm
 from engine.kernels.threads import kernel_threads
+from engine.kernels.units import UnitArray, Units
 
-__all__ = ["mean_over_candidates", "mean_over_targets"]
+__all__ = ["MeanSums", "columns_by_group", "mean_over"]
 
 
-def mean_over_targets(form: PairwiseForm, *, threads: int | None = None) -> FloatArray:
-    """Mean of S over the targets, for each candidate: (M,) float32.
+def mean_over(
+    rows: Units,
+    columns: Units,
+    groups: NDArray[np.integer] | None = None,
+    *,
+    threads: int | None = None,
+) -> FloatArray:
+    """Mean of S over the columns, for each row: (m, G) float32, G = 1 without `groups`.
 
-    Cost O((M + N) h log N) time and O(M + N) memory beside the form; sums in float64 and in an
-    order that depends on neither the block of candidates nor the threads. Subsets of targets: pass
-    a form that holds only those. Raises EngineError for no target or units that are not finite.
+    Either side may be the rows: S is symmetric in them. `groups` (n,) gives the group of each
+    column as 0 .. G - 1, none of them empty. Cost O((m G + n) u log n) time; exact up to one
+    rounding to float32, so any cut of either side and any number of threads give the same bits.
+    Raises EngineError for no column and for an empty group.
     """
-    num_targets = len(form.target_units)
-    if num_targets == 0:
+    sums = MeanSums(rows.num_rows, columns.num_rows, groups)
+    sums.add([rows], [columns], threads=threads)
+    return sums.means(rows.step)
+
+
+class MeanSums:
+    """Sums of S for each row over groups of columns, unit by unit.
+
+    Args: number of rows m, number of columns n, and the group of each column as in `mean_over`.
+    Memory 8 m G bytes, and 16 n for the column at work.
+    """
+
+    def __init__(
+        self, num_rows: int, num_columns: int, groups: NDArray[np.integer] | None = None
+    ) -> None:
+        self._order, self._sizes = columns_by_group(num_columns, groups)
+        self._sums = np.zeros((len(self._sizes), num_rows), dtype=np.int64)
+
+    def add(
+        self, rows: Sequence[Units], columns: Sequence[Units], *, threads: int | None = None
+    ) -> None:
+        """Add the sums over units of two sides, all units or a slab; sides may come in parts."""
+        num_positive = rows[0].num_positive
+        assert num_positive == columns[0].num_positive, "two sides of different networks"
+        with kernel_threads(threads):
+            for unit in range(rows[0].tiles.shape[1]):
+                sign = 1 if unit < num_positive else -1
+                levels = np.concatenate([part.column(unit) for part in columns])
+                if len(self._sizes) > 1:
+                    levels = levels[self._order]
+                start = 0
+                for sums, size in zip(self._sums, self._sizes, strict=True):
+                    ascending = np.sort(levels[start : start + size])
+                    start += size
+                    suffixes = _suffix_sums(ascending)
+                    row = 0
+                    for part in rows:
+                        some = sums[row : row + part.num_rows]
+                        _add_sums(part.tiles, unit, ascending, suffixes, sign, some)
+                        row += part.num_rows
+
+    def means(self, step: float) -> FloatArray:
+        """(m, G) float32: the sums so far over the number of columns of each group."""
+        means = self._sums / self._sizes[:, None] * step
+        return np.ascontiguousarray(means.T, dtype=np.float32)
+
+
+def columns_by_group(
+    num_columns: int, groups: NDArray[np.integer] | None
+) -> tuple[IndexArray, IndexArray]:
+    """The columns in order of their group, (n,), and how many each group has, (G,)."""
+    if num_columns == 0:
         raise EngineError("a mean over 0 targets does not exist: pass at least one target")
-    means = np.zeros(len(form.candidate_units), dtype=np.float64)
-    with kernel_threads(threads):
-        for unit, weight in enumerate(form.weights):
-            offsets = np.ascontiguousarray(form.candidate_units[:, unit])
-            levels = np.sort(form.target_units[:, unit])
-            suffix_sums = np.zeros(num_targets + 1)
-            suffix_sums[:-1] = np.cumsum(levels[::-1], dtype=np.float64)[::-1]
-            _add_mean_relu(offsets, levels, suffix_sums, float(weight) / num_targets, means)
-    means += form.candidate_bias.astype(np.float64)
-    means += float(form.target_bias.mean(dtype=np.float64))
-    if not np.isfinite(means).all():
-        raise EngineError(
-            "the means are NaN or infinite: check the embeddings, and that the network's fit did "
-            "not diverge"
-        )
-    return means.astype(np.float32)
+    groups = np.zeros(num_columns, np.int64) if groups is None else np.asarray(groups)
+    assert groups.shape == (num_columns,), "one group for each column"
+    sizes = np.bincount(groups)
+    if not sizes.all():
+        raise EngineError(f"group {int(np.argmin(sizes))} of the targets is empty")
+    return np.argsort(groups, kind="stable"), sizes
 
 
-def mean_over_candidates(form: PairwiseForm, *, threads: int | None = None) -> FloatArray:
-    """Mean of S over the candidates, for each target: (N,) float32; as `mean_over_targets`."""
-    return mean_over_targets(form.swapped(), threads=threads)
+def _suffix_sums(ascending: UnitArray) -> IndexArray:
+    """[i] = sum of all from the i-th on, (n + 1,)."""
+    sums = np.zeros(len(ascending) + 1, dtype=np.int64)
+    np.cumsum(ascending[::-1], dtype=np.int64, out=sums[:-1][::-1])
+    return sums
 
 
 @compiled(parallel=True)
-def _add_mean_relu(
-    offsets: FloatArray,
-    levels: FloatArray,
-    suffix_sums: DoubleArray,
-    weight: float,
-    sums: DoubleArray,
+def _add_sums(
+    rows: UnitArray,
+    unit: int,
+    levels: UnitArray,
+    suffix_sums: IndexArray,
+    sign: int,
+    sums: IndexArray,
 ) -> None:
-    """sums[i] += weight * sum_j relu(offsets[i] + levels[j]); levels ascend."""
-    n = levels.shape[0]
-    for i in numba.prange(offsets.shape[0]):
-        threshold = -offsets[i]
-        low, width = 0, n  # the number of levels up to the threshold is in low .. low + width
-        while width > 0:
-            half = (width + 1) // 2
-            # a select, not a branch: the outcome is a coin toss that no CPU predicts
-            low = low + half if levels[low + half - 1] <= threshold else low
-            width -= half
-        sums[i] += weight * (suffix_sums[low] + (n - low) * np.float64(offsets[i]))
+    """sums[i] += sign * sum_j max(row i, levels[j]); levels ascend."""
+    n, m = levels.shape[0], sums.shape[0]
+    tile_rows = rows.shape[2]
+    for tile in numba.prange(rows.shape[0]):
+        for r in range(min(tile_rows, m - tile * tile_rows)):
+            value = rows[tile, unit, r]
+            low, width = 0, n  # the number of levels up to the value is in low .. low + width
+            while width > 0:
+                half = (width + 1) // 2
+                # a select, not a branch: the outcome is a coin toss that no CPU predicts
+                low = low + half if levels[low + half - 1] <= value else low
+                width -= half
+            sums[tile * tile_rows + r] += sign * (suffix_sums[low] + low * np.int64(value))

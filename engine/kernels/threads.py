@@ -25,7 +25,8 @@ def kernel_threads(threads: int | None = None) -> Iterator[int]:
     """
     if threads is not None and threads < 1:
         raise SettingsError(f"threads must be at least 1, got {threads}")
-    numba_before, torch_before = numba.get_num_threads(), torch.get_num_threads()
+    torch_before = torch.get_num_threads()  # first: to ask numba starts its threads
+    numba_before = numba.get_num_threads()
     most: int = numba.config.NUMBA_NUM_THREADS
     count = numba_before if threads is None else min(threads, most)
     numba.set_num_threads(count)

@@ -1,6 +1,6 @@
 """The k best candidates of each target, exactly, without the M x N matrix.
 
-    top_of_form    streams the pairs of a PairwiseForm past one heap per target
+    RunningTop     the best of all candidates that were offered, block after block, in any order
     top_of_block   the same for a block of S that exists already (networks that do not factorise)
     merge_top      joins the results of two blocks of candidates, in any order
 
@@ -16,10 +16,20 @@ import numpy as np
 
 from engine.kernels.arrays import FloatArray, IndexArray
 from engine.kernels.compiled import compiled
-from engine.kernels.pairwise import ROWS, TILE, PairwiseForm, fold, pair_row
+from engine.kernels.pairwise import BAND_TILES
 from engine.kernels.threads import kernel_threads
+from engine.kernels.tile_loops import ROWS, TILE, pair_tile
+from engine.kernels.units import UnitArray, Units
 
-__all__ = ["Top", "merge_top", "top_of_block", "top_of_form"]
+__all__ = ["ID_BITS", "ID_MASK", "RunningTop", "Top", "merge_top", "top_of_block"]
+
+# A candidate as one integer that sorts as we want: its sum in the upper half, then the
+# complement of its id, so that of equal sums the lower id is the larger key.
+ID_BITS = 32
+ID_MASK = 2**ID_BITS - 1
+_NO_KEY = np.iinfo(np.int64).min
+
+CHUNK = 16  # sums of a tile that are looked at together; what is kept does not depend on it
 
 
 @dataclass(frozen=True)
@@ -35,32 +45,65 @@ class Top:
     influence: FloatArray
 
 
-def top_of_form(
-    form: PairwiseForm, k: int, *, first_id: int = 0, threads: int | None = None
-) -> Top:
-    """The min(k, M) best of the form's M candidates for each target; ids count from `first_id`.
+class RunningTop:
+    """The k best candidates of each target among all that were offered; memory 18 N k bytes.
 
-    Cost M N h max-and-adds, plus about k log(M / k) heap updates a target; memory N k. The values
-    are the bits of `pairwise_block`, for any number of threads.
+    Each target keeps some 2 k keys; whenever it has as many only the better half stays, and its
+    worst is what a candidate must exceed from then on. Sums are compared before they are rounded to
+    float32, so of two candidates that look equal in the result the better may have the higher id.
     """
-    folded = fold(form)
-    k = min(k, len(folded.candidates))
-    ids = np.full((len(folded.targets), k), np.iinfo(np.int64).max, dtype=np.int64)
-    influence = np.full(ids.shape, -np.inf, dtype=np.float32)
-    if k > 0:
-        columns = np.ascontiguousarray(folded.candidates.T)
-        with kernel_threads(threads):
+
+    def __init__(self, targets: Units, k: int) -> None:
+        assert k > 0, "the best 0 of anything"
+        self._targets = targets
+        self._k = k
+        self._keys = np.empty((targets.num_rows, 2 * k + TILE), dtype=np.int64)
+        self._counts = np.zeros(targets.num_rows, dtype=np.int64)
+        self._thresholds = np.full(targets.num_rows, _NO_KEY, dtype=np.int64)
+        self._num_offered = 0
+
+    def offer(
+        self, candidates: Units, ids: IndexArray | None = None, *, threads: int | None = None
+    ) -> None:
+        """Offer candidates of these ids (m,), below 2**32, each once; default: those that follow.
+
+        Cost m N u maxima and additions, and some k log(M / k) keys kept a target in all. The same
+        bits for any cut and order of the candidates and any number of threads.
+        """
+        targets = self._targets
+        assert candidates.num_positive == targets.num_positive, "two sides of different networks"
+        assert candidates.step == targets.step, "two sides with different steps"
+        if ids is None:
+            ids = np.arange(self._num_offered, self._num_offered + candidates.num_rows)
+        with kernel_threads(threads) as num_threads:
+            band = min(BAND_TILES, -(-len(targets.tiles) // num_threads) or 1)
             _stream(
-                folded.targets,
-                columns,
-                folded.num_positive,
-                folded.target_bias,
-                folded.candidate_bias,
-                first_id,
-                ids,
-                influence,
+                targets.tiles,
+                candidates.tiles,
+                ID_MASK - ids.astype(np.int64),
+                targets.num_positive,
+                band,
+                self._k,
+                self._keys,
+                self._counts,
+                self._thresholds,
             )
-    return Top(ids, influence)
+        self._num_offered += candidates.num_rows
+
+    def top(self) -> Top:
+        """The best so far: min(k, number offered) for each target."""
+        k = min(self._k, self._num_offered)
+        ids = np.empty((len(self._keys), k), dtype=np.int64)
+        influence = np.empty((len(self._keys), k), dtype=np.float32)
+        unused = np.arange(self._keys.shape[1]) >= self._counts[:, None]
+        for start in range(0, len(ids), TILE):  # in pieces: a sort copies what it sorts
+            some = slice(start, start + TILE)
+            keys = np.where(unused[some], _NO_KEY, self._keys[some])
+            best = np.sort(keys, axis=1)[:, ::-1][:, :k]
+            ids[some] = ID_MASK - (best & ID_MASK)
+            influence[some] = (best >> ID_BITS).astype(np.float32)
+        influence *= np.float32(self._targets.step)
+        return Top(ids, influence)
 
 
 def top_of_block(block: FloatArray, k: int, *, first_id: int = 0) -> Top:
@@ -84,67 +127,90 @@ def merge_top(a: Top, b: Top, k: int) -> Top:
 
 @compiled(parallel=True)
 def _stream(
-    rows: FloatArray,
-    columns: FloatArray,
+    rows: UnitArray,
+    columns: UnitArray,
+    column_keys: IndexArray,
     num_positive: int,
-    row_bias: FloatArray,
-    column_bias: FloatArray,
-    first_id: int,
-    ids: IndexArray,
-    influence: FloatArray,
+    band: int,
+    k: int,
+    keys: IndexArray,
+    counts: IndexArray,
+    thresholds: IndexArray,
 ) -> None:
-    """Targets are the rows here: each owns a heap, so threads never share one."""
-    n, m = rows.shape[0], columns.shape[1]
-    for block in numba.prange((n + ROWS - 1) // ROWS):
-        values = np.empty(TILE, dtype=np.float32)
-        for start in range(0, m, TILE):
-            stop = min(m, start + TILE)
-            for r in range(block * ROWS, min(n, (block + 1) * ROWS)):
-                seen = values[: stop - start]
-                pair_row(rows[r], columns, num_positive, row_bias[r], column_bias, start, seen)
-                _offer(seen, first_id + start, ids[r], influence[r])
-        for r in range(block * ROWS, min(n, (block + 1) * ROWS)):
-            _sort_heap(ids[r], influence[r])
+    """Targets are the rows here: each has keys of its own, so threads never share any."""
+    n, m = keys.shape[0], column_keys.shape[0]
+    num_tiles = (n + TILE - 1) // TILE
+    for number in numba.prange((num_tiles + band - 1) // band):
+        sums = np.empty((ROWS, TILE), dtype=np.int32)
+        for b in range((m + TILE - 1) // TILE):
+            low_keys = column_keys[b * TILE : min(m, (b + 1) * TILE)]
+            for a in range(number * band, min(num_tiles, (number + 1) * band)):
+                for next_row in range(0, min(TILE, n - a * TILE), ROWS):
+                    first = min(next_row, TILE - ROWS)  # the last block overlaps the one before
+                    pair_tile(rows[a], first, columns[b], num_positive, sums)
+                    for i in range(next_row - first, min(ROWS, n - a * TILE - first)):
+                        row = a * TILE + first + i
+                        level = np.int32(thresholds[row] >> ID_BITS)
+                        if not _any_reaches(sums[i], 0, TILE, level):
+                            continue
+                        for j in range(0, low_keys.shape[0], CHUNK):
+                            if _any_reaches(sums[i], j, j + CHUNK, level):
+                                some = sums[i, j : min(j + CHUNK, low_keys.shape[0])]
+                                counts[row] = _keep(
+                                    some, low_keys[j:], thresholds[row], keys[row], counts[row]
+                                )
+                        if counts[row] >= 2 * k:
+                            thresholds[row] = _keep_largest(keys[row, : counts[row]], k)
+                            counts[row] = k
 
 
 @compiled()
-def _offer(values: FloatArray, first_id: int, ids: IndexArray, influence: FloatArray) -> None:
-    """Replace the worst of the heap, its root, by every better value.
+def _any_reaches(sums: UnitArray, start: int, stop: int, level: np.int32) -> bool:
+    """Whether one of sums[start:stop] is at least `level`; in vectors, most tiles have none."""
+    reached = np.int32(0)
+    for j in range(start, stop):
+        reached |= np.int32(sums[j] >= level)
+    return bool(reached != 0)
 
-    Ids arrive in ascending order, so a value equal to the root's loses to it.
+
+@compiled()
+def _keep(
+    sums: UnitArray, low_keys: IndexArray, threshold: int, keys: IndexArray, count: int
+) -> int:
+    """Append the keys above the threshold to the `count` that are kept; returns how many are."""
+    for j in range(sums.shape[0]):
+        key = (np.int64(sums[j]) << ID_BITS) | low_keys[j]
+        keys[count] = key  # no branch: whether it stays is a coin toss
+        count += key > threshold
+    return count
+
+
+@compiled()
+def _keep_largest(keys: IndexArray, k: int) -> int:
+    """Move the k largest keys to the front; returns the least of them. Keys are distinct.
+
+    Quickselect without a branch on the data: three times as fast as numba's np.partition.
     """
-    for i in range(values.shape[0]):
-        if values[i] > influence[0]:
-            influence[0] = values[i]
-            ids[0] = first_id + i
-            _sift_down(ids, influence, ids.shape[0])
-
-
-@compiled()
-def _sort_heap(ids: IndexArray, influence: FloatArray) -> None:
-    """Turn a heap with the worst at its root into a row with the best first."""
-    for size in range(ids.shape[0] - 1, 0, -1):
-        ids[0], ids[size] = ids[size], ids[0]
-        influence[0], influence[size] = influence[size], influence[0]
-        _sift_down(ids, influence, size)
-
-
-@compiled()
-def _sift_down(ids: IndexArray, influence: FloatArray, size: int) -> None:
-    """Move the root down until neither child is worse: lower, or equal with a higher id."""
-    parent, child = 0, 1
-    while child < size:
-        if child + 1 < size and _worse(ids, influence, child + 1, child):
-            child += 1
-        if not _worse(ids, influence, child, parent):
-            return
-        ids[parent], ids[child] = ids[child], ids[parent]
-        influence[parent], influence[child] = influence[child], influence[parent]
-        parent, child = child, 2 * child + 1
-
-
-@compiled()
-def _worse(ids: IndexArray, influence: FloatArray, a: int, b: int) -> bool:
-    if influence[a] != influence[b]:
-        return bool(influence[a] < influence[b])
-    return bool(ids[a] > ids[b])
+    low, high = 0, keys.shape[0]  # the k-th largest is in keys[low:high]
+    while high - low > 1:
+        a, b, c = keys[low], keys[(low + high) // 2], keys[high - 1]
+        pivot = max(min(a, b), min(max(a, b), c))
+        split = low  # keys[low:split] are larger than the pivot
+        for i in range(low, high):
+            key = keys[i]
+            keys[i] = keys[split]
+            keys[split] = key
+            split += key > pivot
+        if split >= k:
+            high = split
+            continue
+        for i in range(split, high):  # the pivot itself to keys[split]
+            key = keys[i]
+            keys[i] = keys[split]
+            keys[split] = key
+            if key == pivot:
+                break
+        low = split + 1
+        if low >= k:
+            break
+    return int(keys[:k].min())

@@ -2,7 +2,7 @@
 
 Source: NN-CIFT (arXiv 2502.09969), section 3: one hidden layer of 100 units on [e_c ; 0 ; e_t],
 205,101 parameters at D = 1024. The optional main effects add one linear term per side; they keep
-the factorised form of `engine.kernels.pairwise`, deeper networks lose it.
+the form of `engine.kernels.units` that makes all pairs cheap, deeper networks lose it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from engine.errors import ModelError
-from engine.kernels.pairwise import FloatArray, PairwiseForm
+from engine.kernels.arrays import DoubleArray
+from engine.kernels.units import PairwiseForm
 
 __all__ = ["InfluenceNetwork"]
 
@@ -87,36 +88,40 @@ class InfluenceNetwork(nn.Module):
 
     @property
     def factorises(self) -> bool:
-        """Whether `factorise` applies: pairwise with exactly one hidden layer."""
-        return self.pairwise and len(self.hidden) == 1
+        """Whether `factorise` applies: at most one hidden layer."""
+        return len(self.hidden) <= 1
 
     @torch.no_grad()
-    def factorise(self, candidates: FloatArray, targets: FloatArray) -> PairwiseForm:
-        """Split the first layer over both sides: (M, D) and (N, D) -> PairwiseForm.
-
-        Exact up to float32 rounding. Cost (M + N) D h multiply-adds.
-        """
-        assert self.factorises, "only a pairwise network with one hidden layer factorises"
-        first, last = (cast(nn.Linear, layer) for layer in self.layers)
-        weight = first.weight.double()
-        scale = self.label_std.double()
-        on_candidates, on_targets = weight[:, : self.dim], weight[:, self.dim + 1 :]
-        e_c = torch.from_numpy(np.array(candidates, dtype=np.float32))
-        e_t = torch.from_numpy(np.array(targets, dtype=np.float32))
-        constant = last.bias.double() * scale + self.label_mean.double()
-        candidate_bias = torch.zeros(len(e_c))
-        target_bias = constant.float().expand(len(e_t))
+    def factorise(self) -> PairwiseForm:
+        """The network as two affine maps, one a side, and a maximum per unit; in float64."""
+        assert self.factorises, "only a network with at most one hidden layer factorises"
+        *hidden, last = (cast(nn.Linear, layer) for layer in self.layers)
+        scale = float(self.label_std)
+        constant = float(last.bias) * scale + float(self.label_mean)
+        nothing = np.zeros((0, self.dim))
+        on_candidates, on_targets = nothing, nothing
+        hidden_bias, output_weight = np.zeros(0), np.zeros(0)
+        main = [np.zeros(self.dim), np.zeros(self.dim)]
+        if hidden:
+            on_candidates, on_targets = self._by_side(hidden[0].weight, separator=True)
+            hidden_bias = hidden[0].bias.double().numpy()
+            output_weight = last.weight.double().squeeze(0).numpy() * scale
+        else:
+            linear = self._by_side(last.weight, separator=True)
+            main = [total + part[0] * scale for total, part in zip(main, linear, strict=True)]
         if self.main is not None:
-            main = self.main.weight.double().squeeze(0) * scale
-            candidate_bias = e_c @ main[: self.dim].float()
-            target_bias = (e_t @ main[self.dim :].float()) + constant.float()
-        return PairwiseForm(
-            candidate_units=(e_c @ on_candidates.T.float() + first.bias).numpy(),
-            target_units=(e_t @ on_targets.T.float()).numpy(),
-            weights=(last.weight.double().squeeze(0) * scale).float().numpy(),
-            candidate_bias=candidate_bias.numpy(),
-            target_bias=target_bias.contiguous().numpy(),
+            linear = self._by_side(self.main.weight, separator=False)
+            main = [total + part[0] * scale for total, part in zip(main, linear, strict=True)]
+        return PairwiseForm.of_layers(
+            on_candidates, on_targets, hidden_bias, output_weight, main[0], main[1], constant
         )
+
+    def _by_side(self, weight: Tensor, separator: bool) -> tuple[DoubleArray, DoubleArray]:
+        """Input weights (h, inputs) as those of the candidate and of the target, each (h, D)."""
+        both = weight.double().numpy()
+        if not self.pairwise:
+            return both, np.zeros_like(both)
+        return both[:, : self.dim], both[:, self.dim + (1 if separator else 0) :]
 
     @classmethod
     @torch.no_grad()

@@ -43,6 +43,7 @@ class Facts:
     pairwise: bool
     own_targets: bool
     objective: str
+    kernel: dict[str, Any]
     zero_gain_tail: str
     unscorable: int
     funnel: list[SideFunnel]
@@ -75,6 +76,7 @@ def collect(config: Config, inputs: Mapping[str, Artifact]) -> Facts:
         pairwise=pairwise,
         own_targets="targets" in corpus.counts,
         objective=str(select.counts["objective"]),
+        kernel=inputs["predict"].counts,
         zero_gain_tail=config.selection.zero_gain_tail,
         unscorable=int(score.counts["unscorable"]),
         funnel=read_funnel(corpus, len(ranking.rows)),

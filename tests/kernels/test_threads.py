@@ -9,14 +9,14 @@ import torch
 from engine.errors import SettingsError
 from engine.kernels.pairwise import pairwise_block
 from engine.kernels.threads import kernel_threads
-from tests.kernels.forms import random_form
+from tests.kernels.forms import random_sides
 
 
 def test_thread_counts_are_restored() -> None:
     numba_before, torch_before = numba.get_num_threads(), torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        pairwise_block(random_form(50, 50, 4))  # numba's OpenMP threads used to raise torch's count
+        pairwise_block(*random_sides(50, 50, 4))  # numba's OpenMP threads used to raise torch's
         assert torch.get_num_threads() == 1
         with pytest.raises(ZeroDivisionError), kernel_threads(1) as count:
             assert count == numba.get_num_threads() == 1

@@ -1,11 +1,12 @@
-"""Influence the slow and obvious way: one forward pass per pair."""
+"""Influence the slow and obvious way: one pair at a time."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
 
-from engine.kernels.pairwise import FloatArray, PairwiseForm
+from engine.kernels.arrays import DoubleArray, FloatArray, IndexArray
+from engine.kernels.units import PairwiseForm, Units
 from engine.network.influence_network import InfluenceNetwork
 
 
@@ -21,13 +22,47 @@ def influence_matrix(
     return matrix
 
 
-def form_matrix(form: PairwiseForm) -> np.ndarray:
-    """S[c, t] of a PairwiseForm in float64, pair after pair."""
-    matrix = np.empty((len(form.candidate_units), len(form.target_units)))
-    for c, p in enumerate(form.candidate_units.astype(np.float64)):
-        for t, q in enumerate(form.target_units.astype(np.float64)):
-            hidden = np.maximum(p + q, 0)
-            matrix[c, t] = hidden @ form.weights + form.candidate_bias[c] + form.target_bias[t]
+def layers_matrix(
+    on_candidates: DoubleArray,
+    on_targets: DoubleArray,
+    hidden_bias: DoubleArray,
+    output_weight: DoubleArray,
+    candidate_main: DoubleArray,
+    target_main: DoubleArray,
+    constant: float,
+    candidates: FloatArray,
+    targets: FloatArray,
+) -> DoubleArray:
+    """S[c, t] of a network with one hidden layer by its definition, in float64."""
+    matrix = np.empty((len(candidates), len(targets)))
+    for c, e_c in enumerate(candidates.astype(np.float64)):
+        for t, e_t in enumerate(targets.astype(np.float64)):
+            hidden = np.maximum(on_candidates @ e_c + on_targets @ e_t + hidden_bias, 0)
+            main = candidate_main @ e_c + target_main @ e_t
+            matrix[c, t] = output_weight @ hidden + main + constant
+    return matrix
+
+
+def form_matrix(form: PairwiseForm, candidates: FloatArray, targets: FloatArray) -> DoubleArray:
+    """S[c, t] of a PairwiseForm in float64."""
+    matrix = np.empty((len(candidates), len(targets)))
+    for c, e_c in enumerate(candidates.astype(np.float64)):
+        for t, e_t in enumerate(targets.astype(np.float64)):
+            own = form.candidate_weight @ e_c + form.candidate_bias
+            other = form.target_weight @ e_t + form.target_bias
+            larger = np.maximum(own, other)
+            matrix[c, t] = larger[: form.num_positive].sum() - larger[form.num_positive :].sum()
+    return matrix
+
+
+def sums_matrix(candidates: Units, targets: Units) -> IndexArray:
+    """S[c, t] of two sides in multiples of their step, in int64: exact, and never wraps around."""
+    others = targets.rows().astype(np.int64)
+    matrix = np.empty((candidates.num_rows, targets.num_rows), dtype=np.int64)
+    for c, own in enumerate(candidates.rows().astype(np.int64)):
+        larger = np.maximum(own, others)
+        added, subtracted = np.split(larger, [candidates.num_positive], axis=1)
+        matrix[c] = added.sum(axis=1) - subtracted.sum(axis=1)
     return matrix
 
 

@@ -101,6 +101,20 @@ def test_sections_stand_in_the_readers_order(
     assert sections == expected.split()
 
 
+@pytest.mark.parametrize("recall", [None, 1.0, 0.981])
+def test_what_a_prefilter_left_out_is_told(tmp_path: Path, recall: float | None) -> None:
+    artifacts = write_run(tmp_path / "run", dense=recall is None)
+    counts = artifacts["predict"].manifest["counts"]
+    if recall is not None:
+        counts |= {"neighbours": 64, "recall": recall}
+        counts |= {"targets_compared_with_all": 5, "pool_rows": 1234.5} if recall < 1 else {}
+    (tmp_path / "out").mkdir()
+    text = " ".join(Page(write(artifacts, tmp_path / "out")[0]).text.split())
+    assert ("the 64 best candidates of each target" in text) == (recall is not None)
+    assert ("98 % of the true ones" in text) == (recall == 0.981)
+    assert ("(5 of 12 were)" in text) == (recall == 0.981)
+
+
 def test_corpus_text_is_escaped(artifacts: dict[str, Artifact], tmp_path: Path) -> None:
     html, _ = write(artifacts, tmp_path, num_examples=30, title="<b>\u202etitle</b>")
     page = Page(html)

@@ -1,0 +1,231 @@
+"""The best candidates of very many targets: pools of candidates beside comparing everything.
+
+    python benchmarks/prefilter.py --work DIR --runs delift=RUN se=RUN2 --json FILE
+
+For every network (of a finished run; `benchmarks/fidelity.py` makes such runs) and every size,
+M candidates that are their own targets, real texts (`benchmarks/pool.py`), k = 64:
+
+exact          `top_candidates(..., recall=1)`: our kernel over all pairs
+pools          `top_candidates(..., recall=R)`: `told` is the recall that it measured itself
+low rank       the other way to do it: an inner-product form of the matrix, from the SVD of a
+               sampled tile and extended to all rows through the network, searched by FAISS (Flat
+               and IVF); timed on some targets and scaled up. What it fetches would still have to
+               be compared exactly, which is not timed
+embeddings     the nearest neighbours by the raw embeddings, likewise
+
+`recall` is counted against the exact lists of all targets (of the timed ones). Wall seconds; what
+is timed runs in turns on the same threads.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.pool import pool
+from benchmarks.provenance import markdown_table, save
+from engine import InfluenceNetwork, fit_network, predict_influence, top_candidates
+
+K = 64
+TILE = 1500  # rows and columns of the tile that a low-rank form is learned from
+QUERIES = 10_000  # targets that FAISS is timed on
+LISTS = 1024  # of the IVF index
+COLUMNS = ["network", "rows", "method", "seconds", "recall", "told", "times_exact", "note"]
+
+Array = NDArray[Any]
+
+
+def measure(
+    name: str,
+    network: InfluenceNetwork,
+    embeddings: Array,
+    recall: float,
+    threads: int,
+    repeats: int,
+) -> Iterator[dict[str, Any]]:
+    """All methods with one network on one size."""
+    rows = len(embeddings)
+
+    def row(method: str, seconds: float, **more: Any) -> dict[str, Any]:
+        return {
+            "network": name,
+            "rows": rows,
+            "method": method,
+            "seconds": seconds,
+            "times_exact": exact_seconds / seconds,
+            **more,
+        }
+
+    exact_times, pool_times = [], []
+    for _ in range(repeats):
+        seconds, exact = _timed(network, embeddings, 1.0, threads)
+        exact_times.append(seconds)
+        seconds, ours = _timed(network, embeddings, recall, threads)
+        pool_times.append(seconds)
+    exact_seconds = float(np.median(exact_times))
+    note = "nothing to gain: everything was compared" if ours.recall == 1 else ""
+    yield row("exact", exact_seconds, recall=1.0)
+    yield row(
+        "pools",
+        float(np.median(pool_times)),
+        recall=found(ours.ids, exact.ids),
+        told=ours.recall,
+        note=note,
+    )
+    rng = np.random.default_rng(1)
+    asked = rng.choice(rows, min(rows, QUERIES), replace=False)
+    scale = rows / len(asked)
+    for rank in (16, 64):
+        left, right, form_seconds = low_rank(network, embeddings, asked, rank, rng)
+        for kind in ("Flat", "IVF"):
+            index, build_seconds = _index(left, kind)
+            for fetch in (2 * K, 4 * K):
+                started = time.perf_counter()
+                _, ids = index.search(right, fetch)
+                seconds = (time.perf_counter() - started) * scale + build_seconds + form_seconds
+                yield row(
+                    f"low rank {rank}, {kind}, fetch {fetch}",
+                    seconds,
+                    recall=found(ids, exact.ids[asked]),
+                    note="extrapolated",
+                )
+    index, build_seconds = _index(embeddings, "Flat")
+    for fetch in (K, 16 * K):
+        some = asked[:1000]
+        started = time.perf_counter()
+        _, ids = index.search(embeddings[some], fetch)
+        seconds = (time.perf_counter() - started) * rows / len(some)
+        yield row(
+            f"embeddings, Flat, fetch {fetch}",
+            seconds,
+            recall=found(ids, exact.ids[some]),
+            note="extrapolated",
+        )
+
+
+def _timed(network: InfluenceNetwork, embeddings: Array, recall: float, threads: int) -> Any:
+    started = time.perf_counter()
+    top = top_candidates(network, embeddings, embeddings, K, recall, threads=threads)
+    return time.perf_counter() - started, top
+
+
+def found(ids: Array, true_ids: Array) -> float:
+    """Share of the true best that are among the ids, on average over the targets."""
+    hits = [np.isin(true, some).mean() for true, some in zip(true_ids, ids, strict=True)]
+    return float(np.mean(hits))
+
+
+def low_rank(
+    network: InfluenceNetwork, embeddings: Array, asked: Array, rank: int, rng: np.random.Generator
+) -> tuple[Array, Array, float]:
+    """Vectors of all candidates and of the asked targets whose inner products are about S.
+
+    A target's own mean is left out: it changes no order. Returns also the seconds that it took.
+    """
+    started = time.perf_counter()
+    some_c, some_t = rng.choice(len(embeddings), (2, min(TILE, len(embeddings) // 2)))
+    tile = predict_influence(network, embeddings[some_c], embeddings[some_t])
+    mean = tile.mean(axis=0)
+    u, sizes, v = np.linalg.svd(tile - mean, full_matrices=False)
+    root = np.sqrt(sizes[:rank])
+    rows = predict_influence(network, embeddings, embeddings[some_t]) - mean
+    columns = predict_influence(network, embeddings[some_c], embeddings[asked]).T
+    left, right = rows @ (v[:rank].T / root), columns @ (u[:, :rank] / root)
+    seconds = time.perf_counter() - started
+    return np.ascontiguousarray(left), np.ascontiguousarray(right), seconds
+
+
+def _index(vectors: Array, kind: str) -> tuple[Any, float]:
+    started = time.perf_counter()
+    dim = vectors.shape[1]
+    index: Any = faiss.IndexFlatIP(dim)
+    if kind == "IVF":
+        index = faiss.IndexIVFFlat(index, dim, LISTS, faiss.METRIC_INNER_PRODUCT)
+        index.nprobe = LISTS // 8
+        index.train(vectors[: 64 * LISTS])
+    index.add(vectors)
+    return index, time.perf_counter() - started
+
+
+def cosine_network(embeddings: Array) -> InfluenceNetwork:
+    """A network fitted on the cosine of some pairs: without hubs, the hardest case for pools."""
+    rng = np.random.default_rng(0)
+    pairs = rng.integers(0, 400, (20_000, 2))
+    candidates, targets = embeddings[:400], embeddings[400:800]
+    labels = np.einsum("nd,nd->n", candidates[pairs[:, 0]], targets[pairs[:, 1]])
+    return fit_network(candidates, targets, pairs, labels)
+
+
+def extrapolated(rows: list[dict[str, Any]], million: int = 1_000_000) -> list[dict[str, Any]]:
+    """Exact and pools at a million rows, by the power law through the two largest sizes."""
+    more = []
+    for name in dict.fromkeys(row["network"] for row in rows):
+        times = {}
+        for method in ("exact", "pools"):
+            some = [r for r in rows if r["network"] == name and r["method"] == method][-2:]
+            if len(some) == 2:
+                (n, s), (m, t) = ((r["rows"], r["seconds"]) for r in some)
+                times[method] = t * (million / m) ** (np.log(t / s) / np.log(m / n))
+        for method, seconds in times.items():
+            more.append(
+                {
+                    "network": name,
+                    "rows": million,
+                    "method": method,
+                    "seconds": float(seconds),
+                    "times_exact": float(times["exact"] / seconds),
+                    "note": "extrapolated from the two sizes above",
+                }
+            )
+    return more
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--work", type=Path, required=True, help="where embeddings are kept")
+    parser.add_argument("--runs", nargs="*", default=[], help="NAME=RUN of finished runs")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[100_000, 200_000])
+    parser.add_argument("--recall", type=float, default=0.98)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    faiss.omp_set_num_threads(arguments.threads)
+    embeddings = pool(arguments.work, max(arguments.sizes))
+    networks = {
+        name: InfluenceNetwork.load(Path(run) / "5-network/network.safetensors")
+        for name, run in (text.split("=", 1) for text in arguments.runs)
+    }
+    networks["cosine labels"] = cosine_network(embeddings)
+    rows: list[dict[str, Any]] = []
+    for size in sorted(arguments.sizes):
+        for name, network in networks.items():
+            for row in measure(
+                name,
+                network,
+                embeddings[:size],
+                arguments.recall,
+                arguments.threads,
+                arguments.repeats,
+            ):
+                rows.append(row)
+                print(f"{name}, {size:,}: {row['method']}", file=sys.stderr, flush=True)
+    rows += extrapolated(rows)
+    print(markdown_table(rows, COLUMNS))
+    if arguments.json:
+        settings = {name: value for name, value in vars(arguments).items() if name != "json"}
+        settings |= {"work": "DIR", "runs": list(networks), "k": K}
+        save(arguments.json, "prefilter", settings, rows, arguments.threads)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,239 @@
+"""All pairs of a run, for the workers of the predict stage, from the files of its artifacts.
+
+    UnitWorker   writes the units of a block of rows (`engine.kernels.units`)
+    UnitFiles    where they lie; workers map them, so a node holds each once, however many it runs
+    Pairs        what workers ask: a block of S, the best candidates of some targets, all means
+
+A network that does not factorise has no units: `pairs_of` then computes from embeddings, pair by
+pair.
+"""
+
+from __future__ import annotations
+
+import functools
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import safetensors.numpy
+from numpy.typing import NDArray
+
+from engine.actors import PartitionWorker
+from engine.artifact_rows import VectorParts, target_side
+from engine.influence.pools import Pools, PoolSearch
+from engine.influence.predict import mean_influence, predict_influence, top_candidates
+from engine.kernels.arrays import FloatArray
+from engine.kernels.means import MeanSums
+from engine.kernels.pairwise import pairwise_block
+from engine.kernels.top import RunningTop, Top
+from engine.kernels.units import Units, norm_bound
+from engine.network.influence_network import InfluenceNetwork
+from engine.run_directory import Artifact, atomic_path
+
+__all__ = [
+    "UNIT_ROWS",
+    "Pairs",
+    "UnitFiles",
+    "UnitWorker",
+    "load_pools",
+    "norm_of",
+    "pairs_of",
+    "save_pools",
+]
+
+UNIT_ROWS = 2**16  # rows of a file of units, a multiple of every block of rows: 27 MB of 102 units
+
+Side = Literal["candidates", "targets"]
+
+
+@dataclass(frozen=True)
+class UnitFiles:
+    """The files of units, `(path, rows)` in order, relative to `directory`; the rest as `Units`."""
+
+    directory: Path
+    candidates: tuple[tuple[str, int], ...]
+    targets: tuple[tuple[str, int], ...]
+    num_positive: int
+    step: float
+
+    def units(self, side: Side) -> list[Units]:
+        """The units of a side, mapped: nothing is read yet."""
+        files = self.candidates if side == "candidates" else self.targets
+        return [
+            Units(np.asarray(_mapped(self.directory / path)), rows, self.num_positive, self.step)
+            for path, rows in files
+        ]
+
+
+def _mapped(path: Path) -> NDArray[np.int32]:
+    # copy on write, since compiled code takes read-only arrays for another type
+    tiles: NDArray[np.int32] = np.load(path, mmap_mode="c", allow_pickle=False)
+    return tiles
+
+
+def norm_of(embeddings: Artifact) -> float:
+    """The bound of the length of all embeddings that the form of the network is made for."""
+    groups = {"candidates", target_side(embeddings)}
+    parts = (part for group in groups for part in VectorParts(embeddings, group).iter_parts())
+    return max(norm_bound(part) for part in parts)
+
+
+class UnitWorker(PartitionWorker):
+    """Writes the units of a block of rows of one side."""
+
+    def __init__(self, network: Artifact, embeddings: Artifact, norm: float) -> None:
+        self._form = InfluenceNetwork.load(network.path("network")).factorise().fixed_point(norm)
+        self._candidates = VectorParts(embeddings, "candidates")
+        self._targets = VectorParts(embeddings, target_side(embeddings))
+
+    def write(self, payload: Mapping[str, Any], path: Path) -> tuple[int, dict[str, float]]:
+        start, stop = payload["start"], payload["stop"]
+        if payload["side"] == "candidates":
+            units = self._form.of_candidates(self._candidates.block(start, stop), threads=1)
+        else:
+            units = self._form.of_targets(self._targets.block(start, stop), threads=1)
+        with atomic_path(path) as temporary, open(temporary, "wb") as file:
+            np.save(file, units.tiles, allow_pickle=False)
+        return units.num_rows, {}
+
+
+# --- what workers ask ----------------------------------------------------------------------------
+
+
+class Pairs(ABC):
+    """The influence of M candidates on N targets; S is [c, t]. One thread unless told otherwise."""
+
+    @abstractmethod
+    def block(self, start: int, stop: int) -> FloatArray:
+        """S of candidates start..stop with all targets: (stop - start, N) float32."""
+
+    @abstractmethod
+    def top(self, start: int, stop: int, k: int) -> Top:
+        """The k best candidates of targets start..stop."""
+
+    @abstractmethod
+    def means(self, subtasks: NDArray[np.int64], threads: int) -> FloatArray:
+        """The best of each candidate's means over the sub-tasks of the targets: (M,) float32."""
+
+
+def pairs_of(
+    network: Artifact,
+    embeddings: Artifact,
+    num_targets: int,
+    files: UnitFiles | None,
+    pools: Path | None = None,
+) -> Pairs:
+    """From units where there are `files` of them, else from embeddings, pair by pair."""
+    if files is None:
+        return _EmbeddingPairs(network, embeddings, num_targets)
+    return _UnitPairs(files, None if pools is None else load_pools(pools))
+
+
+class _UnitPairs(Pairs):
+    def __init__(self, files: UnitFiles, pools: Pools | None) -> None:
+        self._candidates = files.units("candidates")
+        self._targets = files.units("targets")
+        self._search = None if pools is None else PoolSearch(pools, self._candidates)
+
+    def block(self, start: int, stop: int) -> FloatArray:
+        candidates = _rows(self._candidates, start, stop)
+        num_targets = sum(part.num_rows for part in self._targets)
+        influence = np.empty((stop - start, num_targets), dtype=np.float32)
+        first = 0
+        for part in self._targets:
+            pairwise_block(
+                candidates, part, out=influence[:, first : first + part.num_rows], threads=1
+            )
+            first += part.num_rows
+        return influence
+
+    def top(self, start: int, stop: int, k: int) -> Top:
+        targets = _rows(self._targets, start, stop)
+        if self._search is not None:
+            return self._search.top(targets, k, threads=1)
+        best = RunningTop(targets, k)
+        for part in self._candidates:
+            best.offer(part, threads=1)
+        return best.top()
+
+    def means(self, subtasks: NDArray[np.int64], threads: int) -> FloatArray:
+        num_candidates = sum(part.num_rows for part in self._candidates)
+        sums = MeanSums(num_candidates, len(subtasks), subtasks)
+        sums.add(self._candidates, self._targets, threads=threads)
+        best: FloatArray = sums.means(self._candidates[0].step).max(axis=1)
+        return best
+
+
+def _rows(parts: list[Units], start: int, stop: int) -> Units:
+    """Rows start..stop, which lie in one part."""
+    part, first = divmod(start, UNIT_ROWS)
+    return parts[part].block(first, first + stop - start)
+
+
+class _EmbeddingPairs(Pairs):
+    def __init__(self, network: Artifact, embeddings: Artifact, num_targets: int) -> None:
+        self._network = InfluenceNetwork.load(network.path("network"))
+        self._candidates = VectorParts(embeddings, "candidates")
+        self._targets = VectorParts(embeddings, target_side(embeddings))
+        self._num_targets = num_targets
+
+    @functools.cached_property
+    def _all_candidates(self) -> FloatArray:
+        return self._candidates.all()
+
+    @functools.cached_property
+    def _all_targets(self) -> FloatArray:
+        return self._targets.block(0, self._num_targets)
+
+    def block(self, start: int, stop: int) -> FloatArray:
+        candidates = self._candidates.block(start, stop)
+        return predict_influence(self._network, candidates, self._all_targets, threads=1)
+
+    def top(self, start: int, stop: int, k: int) -> Top:
+        targets = self._targets.block(start, stop)
+        top = top_candidates(self._network, self._all_candidates, targets, k, threads=1)
+        return Top(top.ids, top.influence)
+
+    def means(self, subtasks: NDArray[np.int64], threads: int) -> FloatArray:
+        means = mean_influence(
+            self._network,
+            self._all_candidates,
+            self._all_targets,
+            groups=subtasks,
+            threads=threads,
+        )
+        best: FloatArray = means.max(axis=1)
+        return best
+
+
+# --- pools as a file -----------------------------------------------------------------------------
+
+
+def save_pools(pools: Pools, path: Path) -> None:
+    """Write pools as safetensors."""
+    tensors: dict[str, NDArray[Any]] = {
+        "probes": pools.probes,
+        "centroids": pools.centroids,
+        "ids": pools.ids,
+        "starts": pools.starts,
+        "recall": np.array([pools.recall]),
+        "num_compared": np.array([pools.num_compared]),
+    }
+    with atomic_path(path) as temporary:
+        safetensors.numpy.save_file(tensors, temporary)
+
+
+def load_pools(path: Path) -> Pools:
+    """What `save_pools` wrote."""
+    tensors = safetensors.numpy.load_file(path)
+    return Pools(
+        probes=tensors["probes"],
+        centroids=tensors["centroids"],
+        ids=tensors["ids"],
+        starts=tensors["starts"],
+        recall=float(tensors["recall"][0]),
+        num_compared=int(tensors["num_compared"][0]),
+    )
