@@ -31,16 +31,12 @@ from __future__ import annotations
 
 import argparse
 import copy
-import ctypes
 import json
 import os
-import platform
 import re
 import resource
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -55,6 +51,14 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.compiled_loops import CompiledLoops, float_units
+from benchmarks.plain_predictors import (
+    ConcatenationNetwork,
+    best_broadcast_tile,
+    concatenation,
+    per_pair_loop,
+    torch_broadcast,
+)
 from benchmarks.provenance import ROOT, markdown_table, save
 from engine.influence.network import embeddings_of
 from engine.influence.predict import (
@@ -64,11 +68,9 @@ from engine.influence.predict import (
     top_candidates,
 )
 from engine.kernels.pairwise import pairwise_block
-from engine.kernels.units import PairwiseForm, norm_bound
+from engine.kernels.units import norm_bound
 from engine.network.influence_network import InfluenceNetwork
 
-CONCATENATED_PAIRS = 16384  # of a batch
-BROADCAST_TILES = ((1, 2048), (8, 256), (16, 256), (32, 256), (64, 256))  # the best one is taken
 SAMPLE = 64  # rows and columns of a matrix that are compared with float64
 PATIENCE_S = 120.0  # no further repeat of a run after so many seconds
 QUICK = {
@@ -100,88 +102,6 @@ COLUMNS = {
 
 Row = dict[str, Any]
 Matrix = NDArray[np.float32]
-
-# What the machine can do, for NUMBER = float and int. A block of ROWS rows and VECTORS vectors of
-# columns keeps its sums in registers; both sides lie in the order in which they are read, columns
-# aligned to vectors, and a band of 1,008 rows stays in the second-level cache while columns pass.
-# Of the blocks tried on an AVX-512 machine (4, 5, 6 x 4 vectors; 8, 12 x 2) 6 x 4 is the fastest.
-C_HEAD = """
-#if defined(__AVX512F__)
-#define LANES 16
-#elif defined(__AVX2__)
-#define LANES 8
-#else
-#define LANES 4
-#endif
-#if defined(__AVX512F__) || defined(__aarch64__)  /* 32 vector registers, else 16 */
-#define ROWS 6
-#define CHAINS 24
-#else
-#define ROWS 2
-#define CHAINS 12
-#endif
-#define VECTORS 4
-#define COLUMNS (VECTORS * LANES)
-#define BAND 1008
-#define UNROLL _Pragma("GCC unroll 32")
-#define INLINE static inline __attribute__((always_inline))
-
-const long block_rows = ROWS, block_columns = COLUMNS, peak_maxima = CHAINS * LANES;
-"""
-C_LOOPS = """
-typedef NUMBER NUMBER_vector __attribute__((vector_size(LANES * sizeof(NUMBER))));
-
-INLINE NUMBER_vector NUMBER_max(NUMBER_vector a, NUMBER_vector b) {
-    NUMBER_vector larger;
-    UNROLL for (int l = 0; l < LANES; l++) larger[l] = a[l] > b[l] ? a[l] : b[l];
-    return larger;
-}
-
-INLINE void NUMBER_units(const NUMBER *rows, const NUMBER *columns, long units, NUMBER sign,
-                         NUMBER_vector sums[ROWS][VECTORS]) {
-    for (long k = 0; k < units; k++) {
-        NUMBER_vector column[VECTORS];
-        UNROLL for (int v = 0; v < VECTORS; v++)
-            column[v] = *(const NUMBER_vector *)(columns + k * COLUMNS + v * LANES);
-        UNROLL for (int i = 0; i < ROWS; i++) {
-            NUMBER_vector row = rows[k * ROWS + i] - (NUMBER_vector){0};
-            UNROLL for (int v = 0; v < VECTORS; v++)
-                sums[i][v] += sign * NUMBER_max(row, column[v]);
-        }
-    }
-}
-
-/* rows [m / ROWS][units][ROWS], columns [n / COLUMNS][units][COLUMNS], out [m][n] */
-void fill_NUMBER(const NUMBER *restrict rows, const NUMBER *restrict columns, long m, long n,
-                 long units, long positive, float step, float *restrict out) {
-    for (long band = 0; band < m; band += BAND)
-        for (long b = 0; b < n; b += COLUMNS)
-            for (long a = band; a < band + BAND && a < m; a += ROWS) {
-                NUMBER_vector sums[ROWS][VECTORS];
-                UNROLL for (int i = 0; i < ROWS; i++)
-                    UNROLL for (int v = 0; v < VECTORS; v++) sums[i][v] = (NUMBER_vector){0};
-                const NUMBER *row = rows + a * units, *column = columns + b * units;
-                NUMBER_units(row, column, positive, 1, sums);
-                NUMBER_units(row + positive * ROWS, column + positive * COLUMNS,
-                             units - positive, -1, sums);
-                UNROLL for (int i = 0; i < ROWS; i++)
-                    UNROLL for (int v = 0; v < VECTORS; v++)
-                        for (int l = 0; l < LANES; l++)
-                            out[(a + i) * n + b + v * LANES + l] = step * sums[i][v][l];
-            }
-}
-
-/* peak_maxima maxima and as many additions a turn, in independent chains */
-float peak_NUMBER(long turns, NUMBER least, NUMBER increment) {
-    NUMBER_vector x = least - (NUMBER_vector){0}, y = increment - (NUMBER_vector){0};
-    NUMBER_vector chains[CHAINS];
-    UNROLL for (int i = 0; i < CHAINS; i++) chains[i] = x * (NUMBER)i;
-    for (long turn = 0; turn < turns; turn++)
-        UNROLL for (int i = 0; i < CHAINS; i++) chains[i] = NUMBER_max(chains[i], x) + y;
-    UNROLL for (int i = 1; i < CHAINS; i++) chains[0] += chains[i];
-    return (float)chains[0][0];
-}
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,188 +158,6 @@ def exact_scores(network: InfluenceNetwork, candidates: Matrix, targets: Matrix)
         e_c.repeat_interleave(len(e_t), dim=0), e_t.repeat(len(e_c), 1)
     )
     return cast(Tensor, pairs).view(len(e_c), len(e_t)).numpy()
-
-
-# --- the opponents -------------------------------------------------------------------------------
-
-
-class ConcatenationNetwork(nn.Module):
-    """The network as it is published: layers on [e_c ; 0 ; e_t], label scaling folded in."""
-
-    def __init__(self, network: InfluenceNetwork) -> None:
-        super().__init__()
-        assert network.main is not None
-        dim, scale = network.dim, network.label_std
-        self.hidden, last = copy.deepcopy(network.layers)
-        with torch.no_grad():
-            last.weight.mul_(scale)
-            last.bias.mul_(scale).add_(network.label_mean)
-            main, separator = network.main.weight * scale, torch.zeros(1, 1)
-            main = torch.cat((main[:, :dim], separator, main[:, dim:]), dim=1)
-        self.last = last
-        self.main = nn.Parameter(main)
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        linear = nn.functional.linear(inputs, self.main)
-        found: Tensor = self.last(torch.relu(self.hidden(inputs))) + linear
-        return found
-
-
-@torch.inference_mode()
-def per_pair_loop(network: ConcatenationNetwork, candidates: Matrix, targets: Matrix) -> Matrix:
-    """The published way: one Python step and one call of the network per pair."""
-    e_c, e_t, separator = torch.from_numpy(candidates), torch.from_numpy(targets), torch.zeros(1)
-    matrix = np.empty((len(e_c), len(e_t)), dtype=np.float32)
-    for row, candidate in enumerate(e_c):
-        for column, target in enumerate(e_t):
-            matrix[row, column] = network(torch.cat((candidate, separator, target))).item()
-    return matrix
-
-
-@torch.inference_mode()
-def concatenation(network: ConcatenationNetwork, candidates: Matrix, targets: Matrix) -> Matrix:
-    """The same in batches of about CONCATENATED_PAIRS, into one input buffer."""
-    e_c, e_t = torch.from_numpy(candidates), torch.from_numpy(targets)
-    dim, num_targets = e_c.shape[1], len(e_t)
-    rows = min(len(e_c), max(1, CONCATENATED_PAIRS // num_targets))
-    inputs = torch.zeros(rows, num_targets, 2 * dim + 1)
-    inputs[:, :, dim + 1 :] = e_t  # the same in every batch
-    matrix = torch.empty(len(e_c), num_targets)
-    for start in range(0, len(e_c), rows):
-        some = e_c[start : start + rows]
-        inputs[: len(some), :, :dim] = some[:, None]
-        matrix[start : start + rows] = network(inputs[: len(some)])[..., 0]
-    return matrix.numpy()
-
-
-@torch.inference_mode()
-def torch_broadcast(
-    network: InfluenceNetwork, candidates: Matrix, targets: Matrix, tile: tuple[int, int]
-) -> Matrix:
-    """relu(P[:, None] + Q[None]) @ w in tiles, in one buffer; P and Q are made here too."""
-    hidden, last = (cast(nn.Linear, layer) for layer in network.layers)
-    assert network.main is not None
-    dim, scale = network.dim, network.label_std
-    e_c, e_t = torch.from_numpy(candidates), torch.from_numpy(targets)
-    p = nn.functional.linear(e_c, hidden.weight[:, :dim], hidden.bias)
-    q = nn.functional.linear(e_t, hidden.weight[:, dim + 1 :])
-    w, main = last.weight[0] * scale, network.main.weight[0] * scale
-    of_candidates = e_c @ main[:dim] + last.bias * scale + network.label_mean
-    of_targets = e_t @ main[dim:]
-    matrix = torch.empty(len(e_c), len(e_t))
-    buffer = torch.empty(*tile, len(w))
-    for i in range(0, len(e_c), tile[0]):
-        rows = slice(i, i + tile[0])
-        for j in range(0, len(e_t), tile[1]):
-            columns = slice(j, j + tile[1])
-            some_p, some_q = p[rows, None], q[None, columns]
-            sums = buffer[: len(some_p), : some_q.shape[1]]
-            torch.add(some_p, some_q, out=sums).relu_()
-            linear = of_candidates[rows, None] + of_targets[None, columns]
-            torch.add(sums @ w, linear, out=matrix[rows, columns])
-    return matrix.numpy()
-
-
-def best_broadcast_tile(
-    network: InfluenceNetwork, candidates: Matrix, targets: Matrix
-) -> tuple[int, int]:
-    """The fastest of BROADCAST_TILES on this machine, each tried three times on a few rows."""
-    torch.set_num_threads(1)
-    seconds = {}
-    for tile in BROADCAST_TILES:
-        times = []
-        for _ in range(3):
-            start = time.process_time()
-            torch_broadcast(network, candidates[:1024], targets[:2048], tile)
-            times.append(time.process_time() - start)
-        seconds[tile] = min(times)
-    return min(seconds, key=lambda tile: seconds[tile])
-
-
-class CompiledLoops:
-    """C_HEAD and C_LOOPS, built by the system's compiler for this very processor.
-
-    Raises FileNotFoundError where there is no compiler, CalledProcessError where it fails.
-    """
-
-    def __init__(self) -> None:
-        found = shutil.which("gcc") or shutil.which("cc")
-        if found is None:
-            raise FileNotFoundError("no C compiler")
-        version = subprocess.run([found, "--version"], capture_output=True, text=True, check=True)
-        self.compiler = version.stdout.splitlines()[0]
-        options = "-O3 -march=native -ffast-math -fwrapv -fPIC"
-        if platform.machine() in ("x86_64", "AMD64"):
-            options += " -mprefer-vector-width=512"
-        with tempfile.TemporaryDirectory() as directory:
-            source, built, library = (Path(directory) / f"loops.{end}" for end in ("c", "o", "so"))
-            loops = [C_LOOPS.replace("NUMBER", number) for number in ("float", "int")]
-            source.write_text(C_HEAD + "".join(loops), encoding="utf-8")
-            compile_ = [found, *options.split(), "-c", str(source), "-o", str(built)]
-            # apart: gcc that links with -ffast-math makes the whole process flush denormals
-            link = [found, "-shared", str(built), "-o", str(library)]
-            for command in (compile_, link):
-                subprocess.run(command, check=True, capture_output=True, text=True)
-            self._library = ctypes.CDLL(str(library))
-        self._block_rows, self._block_columns, self._peak_maxima = (
-            ctypes.c_long.in_dll(self._library, name).value
-            for name in ("block_rows", "block_columns", "peak_maxima")
-        )
-
-    def fill(
-        self, kind: str, rows: NDArray[Any], columns: NDArray[Any], positive: int, step: float
-    ) -> Callable[[], Matrix]:
-        """A call that writes S from units (m, u) and (n, u), packed here; its memory is reused."""
-        m, n, num_units = len(rows), len(columns), rows.shape[1]
-        packed_rows = _packed(rows, self._block_rows)
-        packed_columns = _packed(columns, self._block_columns)
-        out = np.zeros(
-            (len(packed_rows) * self._block_rows, len(packed_columns) * self._block_columns),
-            dtype=np.float32,
-        )
-        function = self._library[f"fill_{kind}"]
-        numbers = [ctypes.c_long(number) for number in (*out.shape, num_units, positive)]
-
-        def run() -> Matrix:
-            places = [ctypes.c_void_p(array.ctypes.data) for array in (packed_rows, packed_columns)]
-            function(*places, *numbers, ctypes.c_float(step), ctypes.c_void_p(out.ctypes.data))
-            return out[:m, :n]
-
-        return run
-
-    def peak(self, kind: str, num_units: int, num_pairs: int) -> Callable[[], None]:
-        """A call that takes the maxima and additions of `num_pairs` pairs, without any memory."""
-        function = self._library[f"peak_{kind}"]
-        function.restype = ctypes.c_float
-        number = {"int": ctypes.c_int, "float": ctypes.c_float}[kind]
-        turns = ctypes.c_long(round(num_pairs * num_units / self._peak_maxima))
-
-        def run() -> None:
-            function(turns, number(3), number(1))
-
-        return run
-
-
-def _packed(units: NDArray[Any], size: int) -> NDArray[Any]:
-    """(n, u) -> (ceil(n / size), u, size), zeros at the end, aligned to 64 bytes."""
-    n, num_units = units.shape
-    shape = (-(-n // size), num_units, size)
-    memory = np.zeros(int(np.prod(shape)) + 16, dtype=units.dtype)
-    start = -memory.ctypes.data % 64 // units.itemsize
-    packed = memory[start : start + int(np.prod(shape))].reshape(shape)
-    padded = np.zeros((shape[0] * size, num_units), dtype=units.dtype)
-    padded[:n] = units
-    packed[:] = padded.reshape(shape[0], size, num_units).transpose(0, 2, 1)
-    return packed
-
-
-def float_units(form: PairwiseForm, candidates: Matrix, targets: Matrix) -> tuple[Matrix, Matrix]:
-    """Units of both sides in float32, (m, u) and (n, u), for the C loop in floats."""
-    both = (
-        candidates @ form.candidate_weight.T + np.maximum(form.candidate_bias, -1e30),
-        targets @ form.target_weight.T + np.maximum(form.target_bias, -1e30),
-    )
-    return both[0].astype(np.float32), both[1].astype(np.float32)
 
 
 # --- pairs ---------------------------------------------------------------------------------------

@@ -89,10 +89,10 @@ def find_pools(
         return None
     rng = np.random.default_rng(seed)
     asked = rng.permutation(num_targets)
-    probes = np.sort(rng.choice(num_candidates, NUM_PROBES, replace=False))
+    probes = np.sort(rng.permutation(num_candidates)[:NUM_PROBES])
     probe_units = take_units(candidates, probes)
     ids = np.empty((0, length), dtype=np.int64)
-    ratings = np.empty((0, NUM_PROBES), dtype=np.float32)
+    ratings = np.empty((0, len(probes)), dtype=np.float32)
     while True:
         more = take_units(targets, asked[len(ids) : NUM_JUDGES + num_scouts])
         best = RunningTop(more, length)

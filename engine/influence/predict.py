@@ -52,7 +52,7 @@ class TopCandidates:
     Attributes:
         ids: (N, k) int64, rows of the candidates, best first; equal influence: lower row first.
         influence: (N, k) float32, descending along a row.
-        recall: share of the true k best that are here, measured; 1.0 is exact.
+        recall: share of the true k best that are here: measured, or 1.0 where all were compared.
     """
 
     ids: IndexArray
@@ -69,10 +69,11 @@ def predict_influence(
 ) -> FloatArray:
     """Influence of every candidate on every target: (M, D), (N, D) -> (M, N) float32 [c, t].
 
-    In the units of the training labels; equal to the network's forward pass to about 1e-6 of the
-    matrix's scale. Cost (M + N) D h multiply-adds and M N h maxima and additions, memory 4 M N
-    bytes and 4 h for each row. The same bits for any number of threads (None: all cores) and any
-    cut of the rows; a network that does not factorise runs on torch's own threads.
+    In the units of the training labels; equal to the network's forward pass to some 1e-6 of the
+    matrix's scale (embeddings of one length; 1e-5 where lengths differ a thousandfold). Cost
+    (M + N) D h multiply-adds and M N h maxima and additions, memory 4 M N bytes and 4 h for each
+    row. The same bits for any number of threads (None: all cores) and any cut of the rows; a
+    network that does not factorise runs on torch's own threads.
 
     Raises SettingsError for embeddings of another shape than the network's, ModelError for
     embeddings with NaN or infinity, EngineError for weights with them.

@@ -23,6 +23,8 @@ from engine.kernels.units import UnitArray, Units
 
 __all__ = ["MeanSums", "columns_by_group", "mean_over"]
 
+LEVELS_PER_BUCKET = 8  # half a cache line
+
 
 def mean_over(
     rows: Units,
@@ -62,6 +64,8 @@ class MeanSums:
         """Add the sums over units of two sides, all units or a slab; sides may come in parts."""
         num_positive = rows[0].num_positive
         assert num_positive == columns[0].num_positive, "two sides of different networks"
+        assert rows[0].step == columns[0].step, "two sides with different steps"
+        assert sum(part.num_rows for part in rows) == self._sums.shape[1], "other rows than told"
         with kernel_threads(threads):
             for unit in range(rows[0].tiles.shape[1]):
                 sign = 1 if unit < num_positive else -1
@@ -72,11 +76,11 @@ class MeanSums:
                 for sums, size in zip(self._sums, self._sizes, strict=True):
                     ascending = np.sort(levels[start : start + size])
                     start += size
-                    suffixes = _suffix_sums(ascending)
+                    suffixes, (starts, shift) = _suffix_sums(ascending), _buckets(ascending)
                     row = 0
                     for part in rows:
                         some = sums[row : row + part.num_rows]
-                        _add_sums(part.tiles, unit, ascending, suffixes, sign, some)
+                        _add_sums(part.tiles, unit, ascending, suffixes, starts, shift, sign, some)
                         row += part.num_rows
 
     def means(self, step: float) -> FloatArray:
@@ -106,25 +110,43 @@ def _suffix_sums(ascending: UnitArray) -> IndexArray:
     return sums
 
 
+def _buckets(ascending: UnitArray) -> tuple[IndexArray, int]:
+    """Where the levels of equal high bits start, (buckets + 1,), and how many low bits that leaves.
+
+    The height above the lowest level, shifted, is a bucket of some LEVELS_PER_BUCKET levels: the
+    first steps of a search, which miss every cache, become one look into a small table.
+    """
+    heights = ascending.astype(np.int64) - int(ascending[0])
+    num_buckets = max(1, len(ascending) // LEVELS_PER_BUCKET)
+    shift = max(0, int(heights[-1]).bit_length() - num_buckets.bit_length())
+    bounds = np.arange((int(heights[-1]) >> shift) + 2) << shift
+    return np.searchsorted(heights, bounds), shift
+
+
 @compiled(parallel=True)
 def _add_sums(
     rows: UnitArray,
     unit: int,
     levels: UnitArray,
     suffix_sums: IndexArray,
+    starts: IndexArray,
+    shift: int,
     sign: int,
     sums: IndexArray,
 ) -> None:
     """sums[i] += sign * sum_j max(row i, levels[j]); levels ascend."""
     n, m = levels.shape[0], sums.shape[0]
+    lowest, highest = np.int64(levels[0]), np.int64(levels[n - 1])
     tile_rows = rows.shape[2]
     for tile in numba.prange(rows.shape[0]):
         for r in range(min(tile_rows, m - tile * tile_rows)):
-            value = rows[tile, unit, r]
-            low, width = 0, n  # the number of levels up to the value is in low .. low + width
+            value = np.int64(rows[tile, unit, r])
+            bucket = (min(max(value, lowest), highest) - lowest) >> shift
+            low = starts[bucket]  # the number of levels up to the value is in low .. low + width
+            width = starts[bucket + 1] - low
             while width > 0:
                 half = (width + 1) // 2
                 # a select, not a branch: the outcome is a coin toss that no CPU predicts
                 low = low + half if levels[low + half - 1] <= value else low
                 width -= half
-            sums[tile * tile_rows + r] += sign * (suffix_sums[low] + low * np.int64(value))
+            sums[tile * tile_rows + r] += sign * (suffix_sums[low] + low * value)

@@ -9,7 +9,8 @@ the processor has. Integer maxima run on other execution units than additions on
 which is half of the reason why the units of a network are fixed-point numbers
 (`engine.kernels.units`); the other is that integer sums do not depend on their order. Products are
 fused multiply-adds in the order of k, so they do not depend on the processor either, as those of a
-library would. Both are called from compiled code only, and check nothing.
+library would. Both are called from compiled code only, and check nothing. Who edits this file must
+delete `__pycache__`: numba keeps the machine code of the callers until their own files change.
 """
 
 from __future__ import annotations

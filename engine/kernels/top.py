@@ -75,6 +75,8 @@ class RunningTop:
         assert candidates.step == targets.step, "two sides with different steps"
         if ids is None:
             ids = np.arange(self._num_offered, self._num_offered + candidates.num_rows)
+        assert ids.shape == (candidates.num_rows,), "one id for each candidate"
+        assert len(ids) == 0 or (ids.min() >= 0 and ids.max() <= ID_MASK), "ids of 32 bits"
         with kernel_threads(threads) as num_threads:
             band = min(BAND_TILES, -(-len(targets.tiles) // num_threads) or 1)
             _stream(

@@ -220,11 +220,11 @@ class Units:
         )
 
     def column(self, unit: int) -> UnitArray:
-        """One unit of every row, (n,) int32; a copy."""
+        """One unit of every row, (n,) int32; not to be written to."""
         return self.tiles[:, unit].reshape(-1)[: self.num_rows]
 
     def rows(self) -> UnitArray:
-        """(n, u) int32, contiguous; a copy."""
+        """(n, u) int32, contiguous; not to be written to."""
         by_row = self.tiles.transpose(0, 2, 1).reshape(-1, self.tiles.shape[1])
         return np.ascontiguousarray(by_row[: self.num_rows])
 

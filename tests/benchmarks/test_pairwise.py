@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.compiled_loops import CompiledLoops
 from benchmarks.pairwise import (
     COLUMNS,
-    CompiledLoops,
     Sample,
     compiled_ways,
     exact_scores,

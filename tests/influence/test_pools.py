@@ -130,6 +130,12 @@ def test_parts_and_threads_change_nothing(small: None, tmp_path: Path) -> None:
     assert some.ids.tobytes() == top.ids[640:1024].tobytes()
 
 
+def test_fewer_candidates_than_probes(small: None) -> None:
+    candidates, targets = sides(make_network(0.5), m=25)
+    pools = find_pools([candidates], [targets], K, RECALL)
+    assert pools is not None and pools.probes.tolist() == list(range(25))
+
+
 def test_another_seed_asks_others(small: None) -> None:
     candidates, targets = sides(make_network(0.5))
     found = [find_pools([candidates], [targets], K, RECALL, seed=seed) for seed in (0, 1)]

@@ -230,7 +230,7 @@ def test_a_row_does_not_depend_on_its_position() -> None:
 def form_with_a_row_on_the_edge(hidden: int, dim: int, row: np.ndarray) -> FixedPointForm:
     """The units of this candidate lie half way between two numbers, but for the last bits.
 
-    So a sum in another order, by another path of the BLAS, rounds some of them to the other one.
+    So a sum in another order, as a library's product may take, rounds some to the other one.
     """
     layers = random_layers(hidden, dim)
     step = layers.form().fixed_point(UNIT).step
