@@ -8,9 +8,9 @@ M candidates that are their own targets, real texts (`benchmarks/pool.py`), k = 
 exact          `top_candidates(..., recall=1)`: our kernel over all pairs
 pools          `top_candidates(..., recall=R)`: `told` is the recall that it measured itself
 low rank       the other way to do it: an inner-product form of the matrix, from the SVD of a
-               sampled tile and extended to all rows through the network, searched by FAISS (Flat
-               and IVF); timed on some targets and scaled up. What it fetches would still have to
-               be compared exactly, which is not timed
+               sampled tile and extended to all rows through the network, searched by FAISS (Flat,
+               IVF and HNSW, their building included); timed on some targets and scaled up. What
+               it fetches would still have to be compared exactly, which is not timed
 embeddings     the nearest neighbours by the raw embeddings, likewise
 
 `recall` is counted against the exact lists of all targets (of the timed ones). Wall seconds; what
@@ -37,7 +37,8 @@ from engine import InfluenceNetwork, fit_network, predict_influence, top_candida
 K = 64
 TILE = 1500  # rows and columns of the tile that a low-rank form is learned from
 QUERIES = 10_000  # targets that FAISS is timed on
-LISTS = 1024  # of the IVF index
+LISTS = 1024  # of the IVF index, of which an eighth is searched
+HNSW_LINKS = 32
 COLUMNS = ["network", "rows", "method", "seconds", "recall", "told", "times_exact", "note"]
 
 Array = NDArray[Any]
@@ -85,7 +86,7 @@ def measure(
     scale = rows / len(asked)
     for rank in (16, 64):
         left, right, form_seconds = low_rank(network, embeddings, asked, rank, rng)
-        for kind in ("Flat", "IVF"):
+        for kind in ("Flat", "IVF", "HNSW"):
             index, build_seconds = _index(left, kind)
             for fetch in (2 * K, 4 * K):
                 started = time.perf_counter()
@@ -151,6 +152,9 @@ def _index(vectors: Array, kind: str) -> tuple[Any, float]:
         index = faiss.IndexIVFFlat(index, dim, LISTS, faiss.METRIC_INNER_PRODUCT)
         index.nprobe = LISTS // 8
         index.train(vectors[: 64 * LISTS])
+    if kind == "HNSW":
+        index = faiss.IndexHNSWFlat(dim, HNSW_LINKS, faiss.METRIC_INNER_PRODUCT)
+        index.hnsw.efConstruction = index.hnsw.efSearch = 4 * K
     index.add(vectors)
     return index, time.perf_counter() - started
 
