@@ -13,8 +13,9 @@ low rank       the other way to do it: an inner-product form of the matrix, from
                it fetches would still have to be compared exactly, which is not timed
 embeddings     the nearest neighbours by the raw embeddings, likewise
 
-`recall` is counted against the exact lists of all targets (of the timed ones). Wall seconds; what
-is timed runs in turns on the same threads.
+`find_seconds` of the pools' seconds go into finding them. `recall` is counted against the exact
+lists of all targets (of the timed ones). Wall seconds; what is timed runs in turns on the same
+threads.
 """
 
 from __future__ import annotations
@@ -33,13 +34,17 @@ from numpy.typing import NDArray
 from benchmarks.pool import pool
 from benchmarks.provenance import markdown_table, save
 from engine import InfluenceNetwork, fit_network, predict_influence, top_candidates
+from engine.influence.pools import find_pools
+from engine.kernels.units import norm_bound
 
 K = 64
 TILE = 1500  # rows and columns of the tile that a low-rank form is learned from
 QUERIES = 10_000  # targets that FAISS is timed on
 LISTS = 1024  # of the IVF index, of which an eighth is searched
 HNSW_LINKS = 32
-COLUMNS = ["network", "rows", "method", "seconds", "recall", "told", "times_exact", "note"]
+COLUMNS = [
+    "network", "rows", "method", "seconds", "find_seconds", "recall", "told", "times_exact", "note",
+]  # fmt: skip
 
 Array = NDArray[Any]
 
@@ -51,6 +56,7 @@ def measure(
     recall: float,
     threads: int,
     repeats: int,
+    with_faiss: bool,
 ) -> Iterator[dict[str, Any]]:
     """All methods with one network on one size."""
     rows = len(embeddings)
@@ -77,10 +83,13 @@ def measure(
     yield row(
         "pools",
         float(np.median(pool_times)),
+        find_seconds=_find_seconds(network, embeddings, recall, threads),
         recall=found(ours.ids, exact.ids),
         told=ours.recall,
         note=note,
     )
+    if not with_faiss:
+        return
     rng = np.random.default_rng(1)
     asked = rng.choice(rows, min(rows, QUERIES), replace=False)
     scale = rows / len(asked)
@@ -116,6 +125,17 @@ def _timed(network: InfluenceNetwork, embeddings: Array, recall: float, threads:
     started = time.perf_counter()
     top = top_candidates(network, embeddings, embeddings, K, recall, threads=threads)
     return time.perf_counter() - started, top
+
+
+def _find_seconds(
+    network: InfluenceNetwork, embeddings: Array, recall: float, threads: int
+) -> float:
+    """Of the pools' seconds, those that go into finding them."""
+    form = network.factorise().fixed_point(norm_bound(embeddings))
+    sides = [form.of_candidates(embeddings)], [form.of_targets(embeddings)]
+    started = time.perf_counter()
+    find_pools(*sides, K, recall, threads=threads)
+    return time.perf_counter() - started
 
 
 def found(ids: Array, true_ids: Array) -> float:
@@ -169,23 +189,35 @@ def cosine_network(embeddings: Array) -> InfluenceNetwork:
 
 
 def extrapolated(rows: list[dict[str, Any]], million: int = 1_000_000) -> list[dict[str, Any]]:
-    """Exact and pools at a million rows, by the power law through the two largest sizes."""
+    """Exact and pools at a million rows, from the two largest sizes.
+
+    Comparing everything, and the scouts' part of it, grow with the square of the largest size;
+    comparing with pools by the power law through the two sizes.
+    """
     more = []
     for name in dict.fromkeys(row["network"] for row in rows):
-        times = {}
-        for method in ("exact", "pools"):
-            some = [r for r in rows if r["network"] == name and r["method"] == method][-2:]
-            if len(some) == 2:
-                (n, s), (m, t) = ((r["rows"], r["seconds"]) for r in some)
-                times[method] = t * (million / m) ** (np.log(t / s) / np.log(m / n))
-        for method, seconds in times.items():
+        of_method = {
+            method: [r for r in rows if r["network"] == name and r["method"] == method][-2:]
+            for method in ("exact", "pools")
+        }
+        if len(of_method["pools"]) < 2:
+            continue
+        small, large = of_method["pools"]
+        growth = million / large["rows"]
+        searching = [row["seconds"] - row["find_seconds"] for row in (small, large)]
+        power = np.log(searching[1] / searching[0]) / np.log(large["rows"] / small["rows"])
+        exact = of_method["exact"][1]["seconds"] * growth**2
+        finding = large["find_seconds"] * growth**2
+        pools = finding + searching[1] * growth**power
+        for method, seconds in (("exact", exact), ("pools", pools)):
             more.append(
                 {
                     "network": name,
                     "rows": million,
                     "method": method,
                     "seconds": float(seconds),
-                    "times_exact": float(times["exact"] / seconds),
+                    "find_seconds": float(finding) if method == "pools" else None,
+                    "times_exact": float(exact / seconds),
                     "note": "extrapolated from the two sizes above",
                 }
             )
@@ -201,6 +233,7 @@ def main() -> None:
     parser.add_argument("--recall", type=float, default=0.98)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--no-faiss", action="store_true", help="exact and pools only")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     faiss.omp_set_num_threads(arguments.threads)
@@ -220,6 +253,7 @@ def main() -> None:
                 arguments.recall,
                 arguments.threads,
                 arguments.repeats,
+                not arguments.no_faiss,
             ):
                 rows.append(row)
                 print(f"{name}, {size:,}: {row['method']}", file=sys.stderr, flush=True)

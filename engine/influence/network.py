@@ -20,7 +20,7 @@ from torch import Tensor
 
 from engine.errors import ModelError, SettingsError
 from engine.kernels.arrays import FloatArray, IndexArray
-from engine.kernels.units import FixedPointForm, PairwiseForm
+from engine.kernels.units import FixedPointForm, PairwiseForm, squared_lengths
 
 __all__ = [
     "Embeddings",
@@ -55,7 +55,9 @@ class Network(Protocol):
         """Influence of each pair: (B, D) and (B, D) -> (B,)."""
 
 
-def embeddings_of(embeddings: Embeddings, dim: int, side: str) -> FloatArray:
+def embeddings_of(
+    embeddings: Embeddings, dim: int, side: str, threads: int | None = None
+) -> FloatArray:
     """Embeddings of the caller as a finite float32 array (n, D).
 
     numpy float32 is passed through without a copy; torch tensors come off their device. `side`
@@ -65,7 +67,8 @@ def embeddings_of(embeddings: Embeddings, dim: int, side: str) -> FloatArray:
         embeddings = embeddings.detach().float().cpu().numpy()
     array = np.asarray(embeddings, dtype=np.float32)
     _check_shape(array.shape, dim, side)
-    _check_finite(np.flatnonzero(~np.isfinite(array).all(axis=1)), len(array), side)
+    finite = np.isfinite(squared_lengths(array, threads=threads))
+    _check_finite(np.flatnonzero(~finite), len(array), side)
     return array
 
 

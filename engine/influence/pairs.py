@@ -78,7 +78,7 @@ def norm_of(embeddings: Artifact) -> float:
     """The bound of the length of all embeddings that the form of the network is made for."""
     groups = {"candidates", target_side(embeddings)}
     parts = (part for group in groups for part in VectorParts(embeddings, group).iter_parts())
-    return max(norm_bound(part) for part in parts)
+    return max(norm_bound(np.asarray(part), threads=1) for part in parts)
 
 
 class UnitWorker(PartitionWorker):

@@ -81,10 +81,10 @@ def predict_influence(
     if on_cuda(network, candidates, targets):
         on_device = cuda_embeddings_of(candidates, targets, network.dim)
         return pairwise_block_cuda(form_of(network, norm_bound(*on_device)), *on_device)
-    e_c = embeddings_of(candidates, network.dim, "candidates")
-    e_t = embeddings_of(targets, network.dim, "targets")
+    e_c = embeddings_of(candidates, network.dim, "candidates", threads)
+    e_t = embeddings_of(targets, network.dim, "targets", threads)
     if network.factorises:
-        form = form_of(network, norm_bound(e_c, e_t))
+        form = form_of(network, norm_bound(e_c, e_t, threads=threads))
         sides = form.of_candidates(e_c, threads=threads), form.of_targets(e_t, threads=threads)
         return pairwise_block(*sides, threads=threads)
     matrix = np.empty((len(e_c), len(e_t)), dtype=np.float32)
@@ -122,11 +122,11 @@ def mean_influence(
         form = form_of(network, norm_bound(e_c, e_t))
         means = means_cuda(form, e_c, e_t, group_of, over_candidates=over == "candidates")
         return means[:, 0] if groups is None else means
-    rows = embeddings_of(candidates, network.dim, "candidates")
-    columns = embeddings_of(targets, network.dim, "targets")
+    rows = embeddings_of(candidates, network.dim, "candidates", threads)
+    columns = embeddings_of(targets, network.dim, "targets", threads)
     group_of = _groups_of(groups, len(columns) if over == "targets" else len(rows), over)
     if network.factorises:
-        form = form_of(network, norm_bound(rows, columns))
+        form = form_of(network, norm_bound(rows, columns, threads=threads))
         num_means = len(rows) if over == "targets" else len(columns)
         sums = MeanSums(num_means, len(group_of), group_of)
         for slab in form.slabs(SLAB_UNITS):
@@ -172,13 +172,13 @@ def top_candidates(
         _check_k(k, len(sides[0]))
         top = top_cuda(form_of(network, norm_bound(*sides)), *sides, k)
         return TopCandidates(top.ids, top.influence, recall=1.0)
-    e_c = embeddings_of(candidates, network.dim, "candidates")
-    e_t = embeddings_of(targets, network.dim, "targets")
+    e_c = embeddings_of(candidates, network.dim, "candidates", threads)
+    e_t = embeddings_of(targets, network.dim, "targets", threads)
     _check_k(k, len(e_c))
     if not network.factorises:
         top = _top_of_tiles(network, e_c, e_t, k)
         return TopCandidates(top.ids, top.influence, recall=1.0)
-    form = form_of(network, norm_bound(e_c, e_t))
+    form = form_of(network, norm_bound(e_c, e_t, threads=threads))
     of_candidates = form.of_candidates(e_c, threads=threads)
     of_targets = form.of_targets(e_t, threads=threads)
     if recall < 1:

@@ -47,6 +47,8 @@ CODE_VERSION = 2
 BLOCK_ROWS = 4096
 # Memory of what a worker computes at a time, beside the units that it maps.
 WORKER_BYTES = 2**27
+# Pairs of a block, some ten seconds of work: what a kill loses, and enough blocks for many workers.
+BLOCK_PAIRS = 10**10
 MAX_MEAN_THREADS = 16
 
 
@@ -294,7 +296,7 @@ def _fixed_size_lists(matrix: Any) -> pa.Array:
 
 def _dense(context: StageContext, source: dict[str, Any], shape: tuple[int, int]) -> list[Part]:
     num_candidates, num_targets = shape
-    rows = _block_rows(4 * num_targets, num_candidates)
+    rows = _block_rows(4 * num_targets, num_candidates, num_targets)
     return _blocks(
         context, "dense", num_candidates, rows, "npy", DenseWorker, source, pairs=num_targets
     )
@@ -304,7 +306,8 @@ def _neighbours(
     context: StageContext, source: dict[str, Any], shape: tuple[int, int], k: int
 ) -> list[Part]:
     num_candidates, num_targets = shape
-    rows = _block_rows(32 * k + 1024, num_targets)  # keys, and the lists that they become
+    row_bytes = 32 * k + 1024  # keys, and the lists that they become
+    rows = _block_rows(row_bytes, num_targets, num_candidates)
     settings = {**source, "neighbours": k}
     return _blocks(
         context,
@@ -318,9 +321,10 @@ def _neighbours(
     )
 
 
-def _block_rows(row_bytes: int, num_rows: int) -> int:
+def _block_rows(row_bytes: int, num_rows: int, row_pairs: int) -> int:
     """Rows of a block: a power of two, so that it lies in one file of units. Says what it needs."""
-    rows: int = 2 ** int(np.log2(max(64, min(UNIT_ROWS, WORKER_BYTES // row_bytes))))
+    most = min(UNIT_ROWS, WORKER_BYTES // row_bytes, BLOCK_PAIRS // row_pairs)
+    rows: int = 2 ** int(np.log2(max(64, most)))
     needed = min(rows, num_rows) * row_bytes / 2**20
     say(f"  predict: up to {needed:,.0f} MiB a worker, beside the units that it maps")
     return rows

@@ -46,6 +46,7 @@ __all__ = [
     "UnitArray",
     "Units",
     "norm_bound",
+    "squared_lengths",
     "take_units",
 ]
 
@@ -229,24 +230,44 @@ class Units:
         return np.ascontiguousarray(by_row[: self.num_rows])
 
 
-def norm_bound(*embeddings: FloatArray | Tensor) -> float:
+def norm_bound(*embeddings: FloatArray | Tensor, threads: int | None = None) -> float:
     """A bound of the length of all rows of some (n, D): a power of two, and 0.1 % above it.
 
     Embeddings of unit length, rounding included, have the bound 1.001 whichever rows they are, so
     the form of a network does not depend on them.
     """
-    longest = max((_longest(side) for side in embeddings), default=0.0)
-    return 1.001 * 2.0 ** math.ceil(math.log2(max(longest / 1.001, 2.0**-40)))
+    longest = 0.0
+    for side in embeddings:
+        if isinstance(side, Tensor):
+            squares = torch.linalg.vector_norm(side, dim=1, dtype=torch.float64).square()
+            longest = max(longest, float(squares.max())) if len(side) > 0 else longest
+        else:
+            squared = squared_lengths(side, threads=threads)
+            longest = max(longest, float(squared.max(initial=0.0)))
+    return 1.001 * 2.0 ** math.ceil(math.log2(max(math.sqrt(longest) / 1.001, 2.0**-40)))
 
 
-def _longest(embeddings: FloatArray | Tensor) -> float:
-    lengths = [
-        float(torch.linalg.vector_norm(block, dim=1, dtype=torch.float64).max())
-        if isinstance(block, Tensor)
-        else math.sqrt(float(np.einsum("nd,nd->n", block, block, dtype=np.float64).max()))
-        for block in (embeddings[i : i + 4096] for i in range(0, len(embeddings), 4096))
-    ]
-    return max(lengths, default=0.0)
+def squared_lengths(embeddings: FloatArray, *, threads: int | None = None) -> DoubleArray:
+    """Squared length of each row of (n, D), (n,) float64; not finite where a number is not."""
+    squared = np.empty(len(embeddings))
+    with kernel_threads(threads):
+        _fill_squared_lengths(embeddings, squared)
+    return squared
+
+
+@compiled(parallel=True)
+def _fill_squared_lengths(embeddings: FloatArray, squared: DoubleArray) -> None:
+    n, dim = embeddings.shape
+    for i in numba.prange(n):
+        a = b = c = d = 0.0  # four chains of additions side by side
+        for k in range(0, dim - dim % 4, 4):
+            a += np.float64(embeddings[i, k]) ** 2
+            b += np.float64(embeddings[i, k + 1]) ** 2
+            c += np.float64(embeddings[i, k + 2]) ** 2
+            d += np.float64(embeddings[i, k + 3]) ** 2
+        for k in range(dim - dim % 4, dim):
+            a += np.float64(embeddings[i, k]) ** 2
+        squared[i] = a + b + c + d
 
 
 def _empty_tiles(num_rows: int, num_units: int) -> UnitArray:
