@@ -1,86 +1,164 @@
 """Greedy: pick whatever adds most, again and again. At least 1 - 1/e of the optimum.
 
-    lazy_greedy     for use: keeps every candidate's last known gain as an upper bound and asks
-                    again only about those that could still win (Minoux 1978)
-    naive_greedy    asks about every candidate at every step: what lazy_greedy is tested against
+    lazy_greedy         for use: keeps every candidate's last known worth as an upper bound and
+                        asks again only about those that could still win (Minoux 1978)
+    naive_greedy        asks about every candidate at every step: what lazy_greedy is tested against
+    stochastic_greedy   asks about a random sample at every step (Mirzasoleiman et al. 2015)
 
-Both return the same ranking and gains to the bit: gains cannot rise, rounding included, and equal
-gains go to the lower `tie_rank`, a seeded permutation. Both stop before the first gain that is
-not above `tolerance` of the first one.
+The first two return the same ranking and gains to the bit: gains cannot rise, rounding included,
+and equal ones go to the lower `tie_rank`, a seeded permutation. All stop before the first pick
+whose worth is not above the floor of the search.
+
+The share of the optimum is that of a monotone submodular objective and a number of rows
+(Nemhauser, Wolsey, Fisher 1978). Under quotas, a partition matroid, it is 1/2 (Fisher, Nemhauser,
+Wolsey 1978); under a cost see `select`.
 """
 
 from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from engine.kernels.arrays import DoubleArray, IndexArray
 from engine.kernels.bound_heap import heap_of, restore, take_first
-from engine.selection.objectives import Objective
+from engine.selection.limits import Limits
+from engine.selection.objective import Objective
 
-__all__ = ["lazy_greedy", "naive_greedy"]
-
-Picks = tuple[IndexArray, DoubleArray]
+__all__ = ["Picks", "Search", "lazy_greedy", "naive_greedy", "stochastic_greedy"]
 
 MOST_AT_ONCE = 256  # stale bounds refreshed by one call of the oracle
 
 
-def lazy_greedy(
-    objective: Objective, budget: int, tie_rank: IndexArray, tolerance: float | None
-) -> Picks:
-    """Ranking (B',) and gains (B',) of at most `budget` picks; `tolerance` None never stops.
+@dataclass(frozen=True)
+class Search:
+    """What is searched, and what makes one candidate better than another.
 
-    O(M) oracle calls at first, then typically a few per pick. Stale bounds at the front of the
-    queue are refreshed in batches of 1, 2, 4, ...: more than strictly needed, never fewer, so the
-    result is that of refreshing them one by one.
+    Attributes:
+        limits: what may be picked; counted down on the way.
+        candidates: (n,) those that may be picked, by ascending tie rank.
+        tie_rank: (M,) a permutation.
+        first_worth: (M,) worth of every candidate before anything was picked: no worth is higher.
+        floor: worth up to which a candidate counts as adding nothing; -inf: never stop.
+        prices: (M,) a candidate's worth is its gain divided by this; None: the gain itself.
     """
-    bounds = objective.gains(np.arange(len(tie_rank)))
+
+    limits: Limits
+    candidates: IndexArray
+    tie_rank: IndexArray
+    first_worth: DoubleArray
+    floor: float
+    prices: DoubleArray | None = None
+
+    def worth(self, candidates: IndexArray, gains: DoubleArray) -> DoubleArray:
+        """What candidates with these gains are ranked by; falls when the gain falls."""
+        return gains if self.prices is None else gains / self.prices[candidates]
+
+
+@dataclass
+class Picks:
+    """What was picked, in order, with the gains, and whether the rest adds nothing any more."""
+
+    ranking: list[int] = field(default_factory=list)
+    gains: list[float] = field(default_factory=list)
+    saturated: bool = False
+
+
+def lazy_greedy(objective: Objective, search: Search) -> Picks:
+    """As `naive_greedy`, to the bit, asking only about candidates that could be the best.
+
+    Typically a few oracle calls per pick. Stale bounds at the front of the queue are refreshed in
+    batches of 1, 2, 4, ...: more than strictly needed, never fewer, so the result is that of
+    refreshing them one by one.
+    """
+    limits, tie_rank, bounds = search.limits, search.tie_rank, search.first_worth.copy()
     heap = heap_of(bounds, tie_rank)
+    if len(search.candidates) < len(heap):
+        allowed = np.zeros(len(heap), dtype=bool)
+        allowed[search.candidates] = True
+        heap = heap[allowed[heap]]  # sorted still, and so a heap
     if objective.modular:
-        return _until_saturated(heap[:budget], bounds[heap[:budget]], tolerance)
-    known_at = np.zeros(len(tie_rank), dtype=np.int64)  # step at which a bound was the gain itself
-    ranking, gains = np.empty(budget, dtype=np.int64), np.empty(budget)
-    floor = _floor(bounds.max(), tolerance)
-    for step in range(budget):
-        size, places = len(tie_rank) - step, 1
-        while known_at[heap[0]] < step:
+        ranking = limits.fill(heap)
+        return Picks(ranking.tolist(), objective.gains(ranking).tolist())
+    known_at = np.full(len(tie_rank), -1)  # number of picks when a bound was the worth itself
+    picks, size, places = Picks(), len(heap), 1
+    while size and limits.rows:
+        first, step = heap[0], len(picks.ranking)
+        if not limits.fits(first):
+            take_first(heap, size, bounds, tie_rank)
+            size -= 1
+        elif known_at[first] < step:
             front = heap[: min(places, size)]
             stale = front[known_at[front] < step]
-            bounds[stale] = objective.gains(stale)
+            bounds[stale] = search.worth(stale, objective.gains(stale))
             known_at[stale] = step
             restore(heap, size, len(front), bounds, tie_rank)
             places = min(2 * places, MOST_AT_ONCE)
-        if bounds[heap[0]] <= floor:
-            return ranking[:step], gains[:step]
-        pick = take_first(heap, size, bounds, tie_rank)
-        ranking[step], gains[step] = pick, bounds[pick]
-        objective.add(pick)
-    return ranking, gains
+        elif bounds[first] <= search.floor:
+            picks.saturated = True
+            break
+        else:
+            take_first(heap, size, bounds, tie_rank)
+            size, places = size - 1, 1
+            _pick(objective, search, picks, first, bounds[first])
+    return picks
 
 
-def naive_greedy(
-    objective: Objective, budget: int, tie_rank: IndexArray, tolerance: float | None
-) -> Picks:
-    """As `lazy_greedy`, with all remaining candidates asked about at every step: M B gains."""
-    remaining = np.argsort(tie_rank)
-    ranking, all_gains = np.empty(budget, dtype=np.int64), np.empty(budget)
-    floor = -np.inf
-    for step in range(budget):
-        gains = objective.gains(remaining)
-        best = int(gains.argmax())  # the first of equals: the lowest tie rank
-        if step == 0:
-            floor = _floor(gains[best], tolerance)
-        if gains[best] <= floor:
-            return ranking[:step], all_gains[:step]
-        ranking[step], all_gains[step] = remaining[best], gains[best]
-        objective.add(int(remaining[best]))
+def naive_greedy(objective: Objective, search: Search) -> Picks:
+    """Ask about all remaining candidates at every step: M B gains."""
+    picks, remaining = Picks(), search.candidates
+    while search.limits.rows:
+        remaining = search.limits.fitting(remaining)
+        if not len(remaining):
+            break
+        worth = search.worth(remaining, objective.gains(remaining))
+        best = int(worth.argmax())  # the first of equals: the lowest tie rank
+        if worth[best] <= search.floor:
+            picks.saturated = True
+            break
+        _pick(objective, search, picks, remaining[best], worth[best])
         remaining = np.delete(remaining, best)
-    return ranking, all_gains
+    return picks
 
 
-def _until_saturated(ranking: IndexArray, gains: DoubleArray, tolerance: float | None) -> Picks:
-    above = int((gains > _floor(gains[0], tolerance)).sum())
-    return ranking[:above], gains[:above]
+def stochastic_greedy(objective: Objective, search: Search, epsilon: float, seed: int) -> Picks:
+    """The best of a fresh sample of (M / B) ln(1 / epsilon) candidates at every step, seeded.
+
+    1 - 1/e - epsilon of the optimum in expectation, for M ln(1 / epsilon) gains whatever the
+    budget B (Mirzasoleiman et al. 2015, for a number of rows alone). A sample with nothing to gain
+    does not end the search: all that is left is asked about, and what adds nothing is set aside.
+    """
+    rng = np.random.default_rng((seed, 1))  # not the stream of the tie ranks
+    limits, picks, pool = search.limits, Picks(), search.candidates.copy()
+    set_aside = 0
+    sample_size = math.ceil(len(pool) / limits.rows * math.log(1 / epsilon))
+    while limits.rows and len(pool):
+        places = rng.choice(len(pool), min(sample_size, len(pool)), replace=False, shuffle=False)
+        sample = pool[places]
+        if len(limits.fitting(sample)) < len(sample):  # draw again from those that fit
+            pool = limits.fitting(pool)
+            continue
+        worth = search.worth(sample, objective.gains(sample))
+        equals = np.flatnonzero(worth == worth.max())
+        best = equals[search.tie_rank[sample[equals]].argmin()]
+        if worth[best] <= search.floor:
+            gaining = search.worth(pool, objective.gains(pool)) > search.floor
+            set_aside += int(len(pool) - gaining.sum())
+            pool = pool[gaining]
+            continue
+        _pick(objective, search, picks, sample[best], worth[best])
+        pool[places[best]] = pool[-1]
+        pool = pool[:-1]
+    picks.saturated = set_aside > 0 and limits.rows > 0
+    return picks
 
 
-def _floor(first_gain: float, tolerance: float | None) -> float:
-    return -np.inf if tolerance is None else tolerance * first_gain
+def _pick(
+    objective: Objective, search: Search, picks: Picks, candidate: np.int64, worth: np.float64
+) -> None:
+    gain = worth if search.prices is None else objective.gains(np.array([candidate]))[0]
+    picks.ranking.append(int(candidate))
+    picks.gains.append(float(gain))
+    objective.add(int(candidate))
+    search.limits.take(int(candidate))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -11,17 +13,16 @@ from numpy.typing import ArrayLike
 from engine.errors import SettingsError
 from engine.kernels.arrays import DoubleArray, IndexArray
 from engine.kernels.columns import Columns, columns_of
-from engine.selection.greedy import lazy_greedy, naive_greedy
-from engine.selection.objectives import make_objective
+from engine.selection.greedy import Picks, Search, lazy_greedy, naive_greedy, stochastic_greedy
+from engine.selection.limits import Limits, Quotas, group_limits, token_costs
+from engine.selection.objectives import Objective, make_objective
 
 __all__ = ["Selection", "Tail", "select"]
 
 Tail = Literal["by_mean_influence", "random", "stop"]
-Optimizer = Literal["lazy", "naive"]
+Optimizer = Literal["lazy", "naive", "stochastic"]
 
 ZERO_GAIN = 1e-12  # of the first gain: anything smaller is rounding
-
-_OPTIMIZERS = {"lazy": lazy_greedy, "naive": naive_greedy}
 
 
 @dataclass(frozen=True)
@@ -29,12 +30,15 @@ class Selection:
     """Which candidates were picked, in order.
 
     Attributes:
-        ranking: (B,) int64, columns of the kernel, first pick first; each at most once.
-        gains: (B,) float64, what each pick added to the objective, in the kernel's units; never
-            increasing, 0 from `zero_gain_from` on.
+        ranking: (B,) int64, columns of the kernel, first pick first; each at most once. Shorter
+            than the budget if quotas or costs allow no more, or under `stop`.
+        gains: (B,) float64, what each pick added to the objective, in the kernel's units. Never
+            increasing, but for stochastic and for cost budgets; 0 from `zero_gain_from` on, or
+            the true negative gains for graph_cut.
         zero_gain_from: rank from which no candidate added anything and the order is that of the
             zero-gain policy; None when that never happened. Equal to B under `stop`.
-        objective_value: the objective of all picks, the sum of the gains.
+        objective_value: what all picks add to the initial subset, the sum of the gains; without
+            one the objective of the picks.
     """
 
     ranking: IndexArray
@@ -52,60 +56,138 @@ def select(
     zero_gain_tail: Tail = "by_mean_influence",
     mean_influence: ArrayLike | None = None,
     optimizer: Optimizer = "lazy",
+    epsilon: float = 0.01,
+    initial_subset: ArrayLike | None = None,
+    groups: ArrayLike | None = None,
+    quotas: Quotas | None = None,
+    costs: ArrayLike | None = None,
+    max_cost: int | None = None,
     **settings: Any,
 ) -> Selection:
     """Pick `budget` candidates greedily: kernel (R, M) -> Selection.
 
     Args:
         kernel: dense float32 or scipy.sparse.csr_array, [r, c] = how well candidate c covers row
-            r; absent entries are 0. facility_location needs values >= 0.
-        budget: B, number of candidates, 1..M.
-        objective: facility_location, top_mean or random (see `objectives`).
-        seed: of the permutation that breaks ties; the only randomness.
+            r; absent entries are 0. All but the modular objectives need values >= 0.
+        budget: B, the most candidates to pick, 1..M less the initial subset.
+        objective: facility_location, facility_location_mutual_information,
+            facility_location_conditional_gain, graph_cut, graph_cut_mutual_information, top_mean
+            or random (see `objectives`).
+        seed: of the permutation that breaks ties and of the samples of stochastic; the only
+            randomness.
         zero_gain_tail: how to go on when the best gain is at most 1e-12 of the first one:
             by_mean_influence (descending), random, or stop (fewer than B picks).
         mean_influence: (M,) exact means, for top_mean and the tail; only their order matters to
             the tail. Default: the means over the kernel's rows, which for a sparse kernel count
             absent entries as 0.
-        optimizer: lazy, or naive for the same result slowly.
+        optimizer: lazy, naive for the same result slowly, or stochastic for fewer gains asked
+            about and a share of the optimum that is less by `epsilon`, in expectation.
+        epsilon: of stochastic, between 0 and 1.
+        initial_subset: candidates picked already. Gains are what is added to them; they are not
+            returned, and count towards neither budget, quotas nor cost.
+        groups, quotas: (M,) a whole number or string per candidate, and the most picks of each
+            group: one number for all, or a mapping by group, where a group left out is not limited.
+        costs, max_cost: (M,) whole numbers >= 1, tokens say, and the most that all picks may cost
+            together. Pass budget = M for a cost budget alone.
         settings: of the objective.
+
+    Guarantee for monotone objectives: 1 - 1/e of the best value of any B candidates, 1/2 under
+    quotas (see `greedy`). Under a cost budget, where neither B nor quotas bind: (1 - 1/e) / 2, by
+    running greedy twice, by gain per cost and by gain, skipping what no longer fits, and keeping
+    the better result (Leskovec et al. 2007, CELF).
 
     Cost of facility_location: one pass over the kernel, then a few columns per pick. Memory: a
     column-major copy of the kernel, R x M x 4 bytes dense (none for a transposed view such as
     `influence.T`), about 8 bytes per entry sparse. One thread; the same bits on every run, and
     for a dense and a sparse kernel with equal entries.
 
-    Raises SettingsError for an unknown name, a budget outside 1..M, and a kernel that is not a
-    matrix, holds NaN or infinity, or has negative values where they mean nothing.
+    Raises SettingsError for an unknown name, a budget outside its range, limits that contradict
+    the candidates, and a kernel that is not a matrix, holds NaN or infinity, or has negative
+    values where they mean nothing.
     """
     _check_choice("zero_gain_tail", zero_gain_tail, get_args(Tail))
     _check_choice("optimizer", optimizer, get_args(Optimizer))
     columns = columns_of(kernel)
-    _check_budget(budget, columns.num_columns)
+    num_candidates = columns.num_columns
+    initial = _initial(initial_subset, num_candidates)
+    _check_budget(budget, num_candidates, len(initial))
+    quota_per_group = group_limits(groups, quotas, num_candidates)
+    cost_limit = token_costs(costs, max_cost, num_candidates)
+    maximize = _optimizer(optimizer, epsilon, seed, cost_limit is not None)
     means = _means(mean_influence, columns)
-    function = make_objective(objective, columns, means, settings)
-    tie_rank = np.random.default_rng(seed).permutation(columns.num_columns)
-    tolerance = ZERO_GAIN if function.saturates else None
-    ranking, gains = _OPTIMIZERS[optimizer](function, int(budget), tie_rank, tolerance)
-    zero_gain_from = len(ranking) if len(ranking) < budget else None
-    if zero_gain_from is not None and zero_gain_tail != "stop":
-        tail = _tail(means, ranking, tie_rank, zero_gain_tail)[: budget - len(ranking)]
+    tie_rank = np.random.default_rng(seed).permutation(num_candidates)
+
+    def attempt(prices: DoubleArray | None) -> Selection:
+        function = make_objective(objective, columns, means, settings)
+        limits = Limits(int(budget), quota_per_group, cost_limit)
+        search = _search(function, limits, initial, tie_rank, prices)
+        picks = maximize(function, search)
+        return _selection(picks, function, search, means, zero_gain_tail)
+
+    by_gain = attempt(None)
+    if cost_limit is None:
+        return by_gain
+    by_gain_per_cost = attempt(cost_limit[0].astype(np.float64))
+    return max(by_gain_per_cost, by_gain, key=lambda selection: selection.objective_value)
+
+
+def _optimizer(
+    name: Optimizer, epsilon: float, seed: int, has_costs: bool
+) -> Callable[[Objective, Search], Picks]:
+    if name != "stochastic":
+        return lazy_greedy if name == "lazy" else naive_greedy
+    if not 0 < epsilon < 1:
+        raise SettingsError(f"epsilon must be above 0 and below 1, got {epsilon!r}")
+    if has_costs:
+        raise SettingsError(
+            "optimizer stochastic takes its sample size from a number of rows and cannot keep to "
+            "max_cost: use lazy"
+        )
+    return partial(stochastic_greedy, epsilon=epsilon, seed=seed)
+
+
+def _search(
+    function: Objective,
+    limits: Limits,
+    initial: IndexArray,
+    tie_rank: IndexArray,
+    prices: DoubleArray | None,
+) -> Search:
+    """The search from the initial subset on; its zero is that of the search from nothing."""
+    gains = function.gains(np.arange(len(tie_rank)))
+    worth = gains if prices is None else gains / prices
+    floor = ZERO_GAIN * max(float(worth.max()), 0.0) if function.saturates else -np.inf
+    for candidate in initial.tolist():
+        function.add(candidate)
+    candidates = np.argsort(tie_rank)
+    candidates = candidates[~np.isin(candidates, initial)]
+    return Search(limits, candidates, tie_rank, worth, floor, prices)
+
+
+def _selection(
+    picks: Picks, function: Objective, search: Search, means: DoubleArray, policy: Tail
+) -> Selection:
+    """The picks, and after saturation what the zero-gain policy adds to them."""
+    ranking = np.array(picks.ranking, dtype=np.int64)
+    gains = np.array(picks.gains, dtype=np.float64)
+    zero_gain_from = len(ranking) if picks.saturated else None
+    if picks.saturated and policy != "stop":
+        order = search.candidates[~np.isin(search.candidates, ranking)]
+        if policy == "by_mean_influence":
+            order = order[np.lexsort((search.tie_rank[order], -means[order]))]
+        tail = search.limits.fill(order)
         ranking = np.concatenate((ranking, tail))
-        gains = np.concatenate((gains, np.zeros(len(tail))))
+        gains = np.concatenate((gains, _tail_gains(function, tail)))
     return Selection(ranking, gains, zero_gain_from, objective_value=float(gains.sum()))
 
 
-def _tail(
-    means: DoubleArray, ranking: IndexArray, tie_rank: IndexArray, policy: Tail
-) -> IndexArray:
-    """All candidates that are not in the ranking, in the order of the policy."""
-    if policy == "by_mean_influence":
-        order = np.lexsort((tie_rank, -means))
-    else:
-        order = np.argsort(tie_rank)
-    unpicked = np.ones(len(tie_rank), dtype=bool)
-    unpicked[ranking] = False
-    return order[unpicked[order]]
+def _tail_gains(function: Objective, tail: IndexArray) -> DoubleArray:
+    gains = np.zeros(len(tail))
+    if not function.monotone:  # below 0, and the objective's value must say so
+        for place in range(len(tail)):
+            gains[place] = function.gains(tail[place : place + 1])[0]
+            function.add(int(tail[place]))
+    return gains
 
 
 def _means(mean_influence: ArrayLike | None, columns: Columns) -> DoubleArray:
@@ -120,12 +202,31 @@ def _means(mean_influence: ArrayLike | None, columns: Columns) -> DoubleArray:
     return means
 
 
-def _check_budget(budget: int, num_candidates: int) -> None:
+def _initial(initial_subset: ArrayLike | None, num_candidates: int) -> IndexArray:
+    if initial_subset is None or np.size(initial_subset) == 0:
+        return np.empty(0, dtype=np.int64)
+    initial = np.asarray(initial_subset)
+    if initial.ndim != 1 or initial.dtype.kind not in "iu":
+        raise SettingsError(
+            "initial_subset must be a list of column numbers of the kernel, "
+            f"got {initial.dtype} of shape {initial.shape}"
+        )
+    inside = initial.min() >= 0 and initial.max() < num_candidates
+    if not inside or len(np.unique(initial)) < len(initial):
+        raise SettingsError(
+            f"initial_subset must name different candidates in 0..{num_candidates - 1}, "
+            f"got {len(initial)} from {initial.min()} to {initial.max()}"
+        )
+    return initial.astype(np.int64)
+
+
+def _check_budget(budget: int, num_candidates: int, num_initial: int) -> None:
     if isinstance(budget, bool) or not isinstance(budget, int | np.integer):
         raise SettingsError(f"budget must be a whole number of candidates, got {budget!r}")
-    if not 1 <= budget <= num_candidates:
+    if not 1 <= budget <= num_candidates - num_initial:
+        beside = f" less the {num_initial} of the initial subset" if num_initial else ""
         raise SettingsError(
-            f"budget must be between 1 and the {num_candidates} candidates, got {budget}"
+            f"budget must be between 1 and the {num_candidates} candidates{beside}, got {budget}"
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,22 +13,9 @@ import torch
 
 from engine.errors import SettingsError
 from engine.selection.objectives import objective_names
-from engine.selection.select import Selection, select
+from engine.selection.select import select
 from tests.oracles import selection as oracle
-
-
-def random_kernel(rows: int, columns: int, seed: int, levels: int | None = None) -> np.ndarray:
-    """Values in [0, 1); with `levels` integers below it, so that almost everything ties."""
-    rng = np.random.default_rng(seed)
-    if levels is not None:
-        return rng.integers(0, levels, (rows, columns)).astype(np.float32)
-    return rng.random((rows, columns), dtype=np.float32)
-
-
-def assert_same(a: Selection, b: Selection) -> None:
-    assert a.ranking.tolist() == b.ranking.tolist()
-    assert a.gains.tobytes() == b.gains.tobytes()
-    assert (a.zero_gain_from, a.objective_value) == (b.zero_gain_from, b.objective_value)
+from tests.selection.kernels import assert_same, random_kernel, symmetric_kernel, with_arrays
 
 
 def test_hand_computed() -> None:
@@ -45,7 +33,8 @@ def test_hand_computed() -> None:
 def test_greedy_equals_the_oracle_with_massive_ties(levels: int) -> None:
     for seed in range(8):
         kernel = random_kernel(6, 12, seed, levels)
-        ranking, gains = oracle.greedy(kernel, 12, seed)
+        value = partial(oracle.facility_location, kernel)
+        ranking, gains = oracle.greedy(value, 12, 12, seed)
         for optimizer in ("lazy", "naive"):
             selection = select(kernel, 12, seed=seed, optimizer=optimizer, zero_gain_tail="random")
             assert selection.gains.tolist() == gains
@@ -65,11 +54,12 @@ def test_lazy_equals_naive(shape: tuple[int, int], levels: int | None) -> None:
 @pytest.mark.parametrize("objective", objective_names())
 def test_sparse_equals_dense(objective: str) -> None:
     for levels in (None, 3):
-        kernel = random_kernel(50, 80, 5, levels)
+        kernel = random_kernel(80, 80, 5, levels)
         kernel[kernel < (0.7 if levels is None else 2)] = 0
-        sparse = select(scipy.sparse.csr_array(kernel), 80, objective)
-        assert_same(select(kernel, 80, objective), sparse)
-        assert_same(select(torch.tensor(kernel), 80, objective), sparse)
+        settings = with_arrays(objective, {}, kernel)
+        sparse = select(scipy.sparse.csr_array(kernel), 80, objective, **settings)
+        assert_same(select(kernel, 80, objective, **settings), sparse)
+        assert_same(select(torch.tensor(kernel), 80, objective, **settings), sparse)
 
 
 def test_duplicate_entries_of_a_sparse_kernel_add_up() -> None:
@@ -96,11 +86,12 @@ def test_layout_and_type_do_not_matter() -> None:
 @pytest.mark.parametrize("objective", objective_names())
 def test_ranking_is_a_permutation_prefix_and_gains_never_increase(objective: str) -> None:
     for seed in range(5):
-        kernel = random_kernel(30, 40, seed)
-        full = select(kernel, 40, objective, seed=seed)
+        kernel = symmetric_kernel(40, seed)
+        settings = with_arrays(objective, {}, kernel)
+        full = select(kernel, 40, objective, seed=seed, **settings)
         assert sorted(full.ranking.tolist()) == list(range(40))
         assert (np.diff(full.gains) <= 0).all()
-        some = select(kernel, 11, objective, seed=seed)
+        some = select(kernel, 11, objective, seed=seed, **settings)
         assert some.ranking.tolist() == full.ranking[:11].tolist()
         assert some.gains.tolist() == full.gains[:11].tolist()
 
@@ -110,7 +101,7 @@ def test_greedy_bound() -> None:
         kernel = random_kernel(6, 8, seed) ** 4
         for budget in (1, 2, 3, 5):
             selection = select(kernel, budget)
-            best = oracle.optimum(kernel, budget)
+            best = oracle.optimum(partial(oracle.facility_location, kernel), 8, budget)
             assert (1 - 1 / math.e) * best <= selection.objective_value <= best * (1 + 1e-12)
             value = oracle.facility_location(kernel, selection.ranking)
             assert selection.objective_value == pytest.approx(value, rel=1e-12)
@@ -216,7 +207,7 @@ def test_a_kernel_that_cannot_be_used_is_refused(sparse: bool) -> None:
         ({"objective": "facility"}, "unknown objective 'facility'; known: facility_location"),
         ({"eta": 1.0}, "facility_location has no setting 'eta'; it has: none"),
         ({"zero_gain_tail": "go on"}, "zero_gain_tail must be one of by_mean_influence"),
-        ({"optimizer": "eager"}, "optimizer must be one of lazy, naive"),
+        ({"optimizer": "eager"}, "optimizer must be one of lazy, naive, stochastic"),
         ({"mean_influence": np.zeros(4)}, "5 finite numbers, one per candidate"),
         ({"kernel": np.zeros(5)}, r"got shape \(5,\)"),
         ({"kernel": np.array([["a"]])}, "real numbers"),
