@@ -189,12 +189,14 @@ def _source(
     norm = run_task(norm_of, embed)
     form = network.factorise().fixed_point(norm)
     inputs = {"network": fit, "embeddings": embed, "norm": norm}
-    parts = {
-        f"units-{side}": _blocks(
-            context, f"units-{side}", num_rows, UNIT_ROWS, "npy", UnitWorker, inputs, side=side
-        )
+    partitions = {
+        side: _cut(context, f"units-{side}", num_rows, UNIT_ROWS, "npy", side=side)
         for side, num_rows in zip(("candidates", "targets"), shape, strict=True)
     }
+    both = partitions["candidates"] + partitions["targets"]  # one pool of workers for both
+    done = _blocks(context, "units", "rows", both, UnitWorker, inputs)
+    first_target = len(partitions["candidates"])
+    parts = {"units-candidates": done[:first_target], "units-targets": done[first_target:]}
     of_candidates, of_targets = (
         tuple((part.path, part.rows) for part in group) for group in parts.values()
     )
@@ -296,10 +298,9 @@ def _fixed_size_lists(matrix: Any) -> pa.Array:
 
 def _dense(context: StageContext, source: dict[str, Any], shape: tuple[int, int]) -> list[Part]:
     num_candidates, num_targets = shape
-    rows = _block_rows(4 * num_targets, num_candidates, num_targets)
-    return _blocks(
-        context, "dense", num_candidates, rows, "npy", DenseWorker, source, pairs=num_targets
-    )
+    size = _block_rows(4 * num_targets, num_candidates, num_targets)
+    blocks = _cut(context, "dense", num_candidates, size, "npy", pairs=num_targets)
+    return _blocks(context, "dense", "pairs", blocks, DenseWorker, source)
 
 
 def _neighbours(
@@ -307,18 +308,10 @@ def _neighbours(
 ) -> list[Part]:
     num_candidates, num_targets = shape
     row_bytes = 32 * k + 1024  # keys, and the lists that they become
-    rows = _block_rows(row_bytes, num_targets, num_candidates)
+    size = _block_rows(row_bytes, num_targets, num_candidates)
+    blocks = _cut(context, "neighbours", num_targets, size, "arrow", pairs=num_candidates)
     settings = {**source, "neighbours": k}
-    return _blocks(
-        context,
-        "neighbours",
-        num_targets,
-        rows,
-        "arrow",
-        NeighbourWorker,
-        settings,
-        pairs=num_candidates,
-    )
+    return _blocks(context, "neighbours", "pairs", blocks, NeighbourWorker, settings)
 
 
 def _block_rows(row_bytes: int, num_rows: int, row_pairs: int) -> int:
@@ -330,19 +323,17 @@ def _block_rows(row_bytes: int, num_rows: int, row_pairs: int) -> int:
     return rows
 
 
-def _blocks(
+def _cut(
     context: StageContext,
     kind: str,
     num_rows: int,
     size: int,
     suffix: str,
-    worker: type[PartitionWorker],
-    worker_settings: dict[str, Any],
     *,
     side: str | None = None,
-    pairs: int | None = None,
-) -> list[Part]:
-    """Parts of `size` rows; progress in rows, or in pairs where a row is so many `pairs`."""
+    pairs: int = 1,
+) -> list[Partition]:
+    """Blocks of `size` rows, each so many `pairs` of work."""
     settings = context.config.influence
     recipe = [
         CODE_VERSION,
@@ -352,20 +343,30 @@ def _blocks(
         settings.recall,
         context.config.seed,
     ]
-    partitions = [
+    return [
         Partition(
             path=f"{kind}/{start:09d}-{digest(recipe, start, size)}.{suffix}",
-            units=min(size, num_rows - start) * (pairs or 1),
+            units=min(size, num_rows - start) * pairs,
             payload={"start": start, "stop": min(start + size, num_rows), "side": side},
         )
         for start in range(0, num_rows, size)
     ]
+
+
+def _blocks(
+    context: StageContext,
+    kind: str,
+    unit: str,
+    partitions: list[Partition],
+    worker: type[PartitionWorker],
+    worker_settings: dict[str, Any],
+) -> list[Part]:
     return run_partitions(
         partitions,
         context.directory,
         worker,
         worker_settings,
         label=f"predict {kind}",
-        unit="pairs" if pairs else "rows",
-        execution=settings.execution,
+        unit=unit,
+        execution=context.config.influence.execution,
     )
