@@ -111,7 +111,7 @@ def test_what_a_prefilter_left_out_is_told(tmp_path: Path, recall: float | None)
     (tmp_path / "out").mkdir()
     text = " ".join(Page(write(artifacts, tmp_path / "out")[0]).text.split())
     assert ("the 64 best candidates of each target" in text) == (recall is not None)
-    assert ("98 % of the true ones" in text) == (recall == 0.981)
+    assert ("98.1 % of the true ones" in text) == (recall == 0.981)
     assert ("(5 of 12 were)" in text) == (recall == 0.981)
 
 
