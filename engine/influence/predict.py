@@ -106,7 +106,7 @@ def mean_influence(
 
     With `groups`, the group of each target as 0 .. G - 1, (N,) int: its mean over each group,
     (M, G), as for the sub-tasks of LESS. `over="candidates"` is the mean of each target over the
-    candidates instead, (N,) or (N, G).
+    candidates instead, (N,) or (N, G); groups are then those of the candidates, (M,).
 
     Exact, without the matrix: per hidden unit one sort of one side and one binary search for each
     row of the other, O((M G + N) h log N) (ALGORITHMS.md section 5); memory some 140 bytes for each
