@@ -5,7 +5,7 @@ a few candidates (probes), some targets of each cluster (scouts) are compared wi
 and the union of what the scouts rate best is the pool of the cluster: all others are compared with
 their pool only, by the same exact kernel. How many clusters, and how deep to go into the scouts'
 lists, is the cheapest choice that finds the wanted share of the true best of further targets
-(judges); what a second set of judges finds is the recall that is reported.
+(judges), and that a second set of judges finds too: theirs is the recall that is reported.
 
 Why not nearest neighbours: those of the raw embeddings are hardly ever the best candidates, and
 inner-product search in a low-rank form of the matrix, which finds them, costs as much as comparing
@@ -53,7 +53,8 @@ class Pools:
         centroids: mean rating of the probes in each cluster, (G, P) float32.
         ids: candidate rows, those of a pool together, the most wanted first.
         starts: (G + 1,) int64: pool g is ids[starts[g] : starts[g + 1]].
-        recall: share of their true k best that judges found who had no say in the choice.
+        recall: share of their true k best that the second judges found. They choose nothing, but
+            pools grow until they too find what is wanted, so it never reads less than that.
         num_compared: targets that were compared with all candidates to find this out.
     """
 
