@@ -8,17 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from engine.example import Example
+from engine.example import Example, order_hash
 from engine.kernels.arrays import FloatArray
 from engine.run_directory import Artifact
 
-__all__ = ["EXAMPLE_COLUMNS", "TableParts", "VectorParts", "target_side"]
+__all__ = [
+    "EXAMPLE_COLUMNS",
+    "TableParts",
+    "VectorParts",
+    "as_lists",
+    "as_matrix",
+    "id_hashes",
+    "target_side",
+]
 
 EXAMPLE_COLUMNS = ("id", "key", "instruction", "input", "output")
 
@@ -26,6 +35,18 @@ EXAMPLE_COLUMNS = ("id", "key", "instruction", "input", "output")
 def target_side(artifact: Artifact) -> str:
     """The group that holds the targets: the candidates, when the corpus is its own target."""
     return "targets" if "targets" in artifact.manifest["parts"] else "candidates"
+
+
+def as_lists(matrix: NDArray[Any]) -> pa.Array:
+    """A matrix (n, K) as a column of n fixed-size lists."""
+    return pa.FixedSizeListArray.from_arrays(pa.array(matrix.ravel()), matrix.shape[1])
+
+
+def as_matrix(column: pa.ChunkedArray) -> NDArray[Any]:
+    """A column of n fixed-size lists as a matrix (n, K), without a copy if it is in one chunk."""
+    width = column.type.list_size
+    pieces = [chunk.flatten().to_numpy().reshape(-1, width) for chunk in column.chunks]
+    return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
 
 class _Parts:
@@ -102,3 +123,16 @@ class VectorParts(_Parts):
     def all(self) -> FloatArray:
         """The whole (M, D) matrix in memory; for the smaller side only."""
         return self.block(0, len(self))
+
+
+def id_hashes(rows: TableParts, seed: int, side: str) -> NDArray[np.uint64]:
+    """A uniform hash of each row's id, (n,): what rows are drawn by, whatever file they lie in."""
+    pieces = [
+        np.fromiter(
+            (order_hash(seed, side, i) for i in table["id"].to_pylist()),
+            dtype=np.uint64,
+            count=len(table),
+        )
+        for table in rows.iter_parts(["id"])
+    ]
+    return np.concatenate(pieces)

@@ -21,6 +21,7 @@ __all__ = [
     "AuditConfig",
     "Config",
     "CorpusConfig",
+    "DriftConfig",
     "EmbeddingConfig",
     "Execution",
     "GateConfig",
@@ -28,6 +29,7 @@ __all__ = [
     "LessConfig",
     "ModelConfig",
     "NetworkConfig",
+    "QuotaConfig",
     "RayConfig",
     "ReportConfig",
     "SampleConfig",
@@ -201,6 +203,12 @@ class LessConfig(Section):
 
 # Teachers that score a row alone, without a target.
 POINTWISE_TEACHERS = ("selectit",)
+_OBJECTIVES_WITH = {
+    "eta": ("facility_location_mutual_information",),
+    "form": ("facility_location_mutual_information",),
+    "nu": ("facility_location_conditional_gain",),
+    "trade_off": ("graph_cut", "graph_cut_mutual_information"),
+}
 _RANKING_TEACHERS = ("less", "selectit")  # published with "take the best", not with coverage
 _TEACHER_MODELS: dict[str, dict[str, Any]] = {
     "delift": {"path": PACKAGED_LANGUAGE_MODEL, "dtype": "bfloat16"},
@@ -356,14 +364,68 @@ class InfluenceConfig(Section):
     execution: Execution = Execution()
 
 
+class QuotaConfig(Section):
+    """The most rows to select of each group of the candidates."""
+
+    column: str = Field(description="column of the candidates that names the group, such as source")
+    most: int | dict[str, int] = Field(
+        description="rows of each group: one number for all, or a mapping by group, where a group "
+        "that is left out is not limited"
+    )
+
+
+ObjectiveName = Literal[
+    "facility_location",
+    "facility_location_mutual_information",
+    "facility_location_conditional_gain",
+    "graph_cut",
+    "graph_cut_mutual_information",
+    "top_mean",
+    "random",
+]
+Cover = Literal["target", "self"]
+
+
 class SelectionConfig(Section):
     """What is picked, and by which objective."""
 
-    budget: int | float = Field(
-        0.3, description="rows to select: a share below 1 (0.3), or a number of rows (500)"
+    budget: int | float | None = Field(
+        None,
+        description="rows to select: a share below 1, or a number of rows (500); "
+        "default: 0.3, or with max_tokens as many as it allows",
     )
-    objective: Literal["facility_location", "top_mean", "random"] | None = Field(
-        None, description="default: top_mean for less and selectit, else facility_location"
+    max_tokens: int | None = Field(
+        None,
+        ge=1,
+        description="most tokens of all selected rows together, prompt and answer, counted by the "
+        "teacher's tokenizer (the encoder's where the teacher has none)",
+    )
+    quotas: QuotaConfig | None = None
+    objective: ObjectiveName | None = Field(
+        None,
+        description="default: top_mean for less and selectit; else facility_location, or its "
+        "conditional gain where there are `owned` rows",
+    )
+    cover: Cover | None = Field(
+        None,
+        description="what the picks are to cover: the targets, or the candidates themselves; "
+        "default: the targets where the objective can. Beside a target set, candidates are "
+        "compared with each other by the cosine of their embeddings, since the network knows "
+        "influence on targets only",
+    )
+    form: Literal[1, 2] | None = Field(
+        None,
+        description="of facility_location_mutual_information, default 2: cover the targets, and "
+        "prefer what is relevant to one; 1: cover the candidates as far as they are relevant",
+    )
+    eta: float | None = Field(
+        None, ge=0, description="of mutual information, default 1: weight of relevance"
+    )
+    nu: float | None = Field(
+        None, ge=0, description="of conditional gain, default 1: how strictly to avoid owned rows"
+    )
+    trade_off: float | None = Field(
+        None, ge=0, description="of graph_cut, default 0.5: weight of redundancy"
     )
     scaling: Literal["minmax", "clip0", "none"] = Field(
         "minmax",
@@ -372,15 +434,49 @@ class SelectionConfig(Section):
     zero_gain_tail: Literal["by_mean_influence", "random", "stop"] = Field(
         "by_mean_influence", description="how to go on when no candidate adds anything"
     )
+    optimizer: Literal["lazy", "naive", "stochastic"] = Field(
+        "lazy", description="naive: the same result, slowly; stochastic: a little less, sooner"
+    )
+    epsilon: float = Field(
+        0.01, gt=0, lt=1, description="of stochastic: share of the optimum given up"
+    )
+    max_kernel_gib: float = Field(
+        4.0,
+        gt=0,
+        description="memory of one worker for a kernel; a larger one is cut into partitions of "
+        "neighbouring candidates, selected side by side and again from what they picked",
+    )
+    partitions: int | None = Field(
+        None, ge=1, description="default: as many as max_kernel_gib needs, usually 1"
+    )
+    execution: Execution = Execution()
 
     @model_validator(mode="after")
     def _check_budget(self) -> SelectionConfig:
+        if self.budget is None:
+            return self
         whole = isinstance(self.budget, int)
         if (whole and self.budget < 1) or (not whole and not 0 < self.budget <= 1):
             raise ValueError(
                 "must be a share above 0 and at most 1.0 (0.3), or a whole number of rows (500)"
             )
         return self
+
+
+class DriftConfig(Section):
+    """Of `jobs/score_new.py`: whether the network may judge rows that it was not fitted on."""
+
+    audit_candidates: int = Field(
+        20, ge=0, description="new rows that the teacher is asked about; 0: it is not asked"
+    )
+    audit_targets: int = Field(16, ge=2, description="targets that it is asked about for each")
+    max_far_share: float = Field(
+        0.15,
+        gt=0,
+        le=1,
+        description="share of new rows that may lie farther from the training rows than 95 % of "
+        "the old rows do, before the network counts as out of its depth; 0.05 is no drift at all",
+    )
 
 
 class ReportConfig(Section):
@@ -414,6 +510,10 @@ class Config(Section):
     target: CorpusConfig | None = Field(
         None, description="what the subset is for; default: the corpus itself"
     )
+    owned: CorpusConfig | None = Field(
+        None,
+        description="rows that are trained on already: the subset is what is new beside them",
+    )
     embedding: EmbeddingConfig = Field(default_factory=lambda: EmbeddingConfig.model_validate({}))
     sample: SampleConfig = SampleConfig()
     teacher: TeacherConfig = Field(default_factory=lambda: TeacherConfig.model_validate({}))
@@ -421,21 +521,59 @@ class Config(Section):
     gate: GateConfig = GateConfig()
     influence: InfluenceConfig = InfluenceConfig()
     selection: SelectionConfig = SelectionConfig()
+    drift: DriftConfig = DriftConfig()
     report: ReportConfig = ReportConfig()
     ray: RayConfig = RayConfig()
 
     @property
     def objective(self) -> str:
         """The objective of the selection: as set, or the teacher's own."""
-        by_teacher = "top_mean" if self.teacher.name in _RANKING_TEACHERS else "facility_location"
+        covering = "facility_location" + ("_conditional_gain" if self.owned else "")
+        by_teacher = "top_mean" if self.teacher.name in _RANKING_TEACHERS else covering
         return self.selection.objective or by_teacher
+
+    @property
+    def cover(self) -> Cover:
+        """What the picks of the objective cover; without a target set there is only `self`."""
+        by_objective: Cover = "self" if self._wants_candidates else "target"
+        return "self" if self.target is None else self.selection.cover or by_objective
+
+    @property
+    def _wants_candidates(self) -> bool:
+        """Whether the objective compares candidates with each other."""
+        return self.objective == "graph_cut" or self.selection.form == 1
 
     @model_validator(mode="after")
     def _check_objective(self) -> Config:
-        if self.teacher.name in POINTWISE_TEACHERS and self.objective == "facility_location":
+        name, cover = self.objective, self.selection.cover
+        for setting, objectives in _OBJECTIVES_WITH.items():
+            if getattr(self.selection, setting) is not None and name not in objectives:
+                raise ValueError(
+                    f"selection.{setting} is a setting of {' and '.join(objectives)}, "
+                    f"not of {name}: leave it out"
+                )
+        if name in ("top_mean", "random"):
+            return self
+        if self.teacher.name in POINTWISE_TEACHERS and cover != "self":
             raise ValueError(
-                f"teacher {self.teacher.name} scores rows, not pairs, so facility_location has "
+                f"teacher {self.teacher.name} scores rows, not pairs, so {name} has "
                 "nothing to cover: use selection.objective top_mean"
+            )
+        if name.endswith("mutual_information") and self.target is None:
+            raise ValueError(f"objective {name} tells what a target set asks for: set target.path")
+        if cover == "target" and self.target is None:
+            raise ValueError("selection.cover: target needs a target set: set target.path")
+        if cover == "target" and self._wants_candidates:
+            raise ValueError(f"objective {name} of this form covers the candidates: cover: self")
+        asks_targets = name.endswith("mutual_information") and self.selection.form != 1
+        if cover == "self" and asks_targets:
+            raise ValueError(f"objective {name} of this form covers the targets: cover: target")
+        if name.endswith("conditional_gain") and self.owned is None:
+            raise ValueError(f"objective {name} asks what is new beside owned rows: set owned.path")
+        by_network = self.owned is not None and not (self.target and cover == "self")
+        if by_network and self.sample.fraction == 1:
+            raise ValueError(
+                "what owned rows do is told by the network: sample.fraction must be below 1, got 1"
             )
         return self
 

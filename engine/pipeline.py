@@ -1,38 +1,34 @@
-"""The pipeline in order, as data, and the one loop that runs it: skip, resume, stop.
+"""The pipeline in order, as data, run by the loop of `workflow`: skip, resume, stop.
 
-A stage whose manifest carries the fingerprint that the settings ask for is skipped. One that was
-made with other settings stops the run with a sentence that says what differs, before anything is
-spent, unless `overwrite` says to redo it and what depends on it. After the fit comes the gate: a
-network that cannot be trusted is reported, stops the run, or has the teacher asked about more.
+After the fit comes the gate: a network that cannot be trusted is reported, stops the run, or has
+the teacher asked about more.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from engine.actors import connected
 from engine.config import Config, load_config
 from engine.corpus import ingest
 from engine.embedding import embed
-from engine.errors import EngineError, FidelityError, RunDirectoryError, SettingsError
+from engine.errors import EngineError, FidelityError, SettingsError
 from engine.influence import predict_stage
 from engine.network import fit_stage
 from engine.progress import say
 from engine.report import report
-from engine.run_directory import Artifact, RunDirectory, digest, discard, read_json
+from engine.run_directory import CONFIG, RunDirectory, discard, read_json, write_json
 from engine.selection import select_stage
-from engine.stage import Stage, StageContext, StageResult, settings_of
+from engine.stage import Stage
 from engine.teachers import sample, score
+from engine.workflow import do_stage, plan_stages, refuse_other_settings
 
 __all__ = ["STAGES", "run"]
 
 STAGES: tuple[Stage, ...] = (
-    Stage("ingest", "1-corpus", ingest.run, ("corpus", "target"), (), 1, ingest.identity),
+    Stage("ingest", "1-corpus", ingest.run, ("corpus", "target", "owned"), (), 1, ingest.identity),
     Stage("embed", "2-embeddings", embed.run, ("embedding",), ("ingest",), 1, embed.identity),
     Stage(
         "sample",
@@ -57,8 +53,10 @@ STAGES: tuple[Stage, ...] = (
         "select",
         "7-selection",
         select_stage.run,
-        ("seed", "selection"),
-        ("ingest", "score", "predict"),
+        ("seed", "selection", "influence.neighbours"),
+        ("ingest", "embed", "score", "predict"),
+        2,
+        select_stage.identity,
     ),
     Stage(
         "report",
@@ -94,8 +92,8 @@ def run(
     stages = _stages_until(until)
     attempts = _attempts(config)
     first = _attempt_found(attempts, directory)
-    plans = list(_plan(stages, attempts[first], directory))
-    _refuse_other_settings(plans, directory, overwrite)
+    plans = list(plan_stages(stages, attempts[first], directory))
+    refuse_other_settings(plans, directory, overwrite)
     is_last = first + 1 == len(attempts) or _is_trusted(directory)
     if is_last and all(plan.done for plan in plans):
         say(
@@ -104,6 +102,7 @@ def run(
         _check_gate(config, directory)
         return directory
     with _fresh_is_removed(directory), directory.lock(), connected(config.ray):
+        write_json(directory.path / CONFIG, config.model_dump(mode="json"))
         for number in range(first, len(attempts)):
             is_last = number + 1 == len(attempts)
             if _do_all(stages, attempts[number], directory, is_last):
@@ -115,8 +114,8 @@ def _do_all(
     stages: tuple[Stage, ...], config: Config, directory: RunDirectory, is_last: bool
 ) -> bool:
     """All stages in order; False, after the fit, when the teacher should be asked about more."""
-    for plan in list(_plan(stages, config, directory)):
-        _do(plan, config, directory)
+    for plan in list(plan_stages(stages, config, directory)):
+        do_stage(plan, config, directory, STAGES)
         if plan.stage.name != "fit":
             continue
         if not (is_last or _is_trusted(directory)):
@@ -164,7 +163,8 @@ def _attempt_found(attempts: list[Config], directory: RunDirectory) -> int:
     """The attempt that the run directory's sample was drawn for, else the first."""
     for number, config in enumerate(attempts):
         if any(
-            plan.stage.name == "sample" and plan.done for plan in _plan(STAGES, config, directory)
+            plan.stage.name == "sample" and plan.done
+            for plan in plan_stages(STAGES, config, directory)
         ):
             return number
     return 0
@@ -188,109 +188,6 @@ def _check_gate(config: Config, directory: RunDirectory) -> None:
     )
 
 
-# --- planning ------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """One stage, what it should be made from, and what is there."""
-
-    stage: Stage
-    settings: dict[str, Any]
-    inputs: dict[str, str]
-    fingerprint: str
-    found: Artifact | None
-
-    @property
-    def done(self) -> bool:
-        return self.found is not None and self.found.fingerprint == self.fingerprint
-
-
-def _plan(stages: tuple[Stage, ...], config: Config, directory: RunDirectory) -> Iterator[_Plan]:
-    fingerprints: dict[str, str] = {}
-    for stage in stages:
-        settings = {**settings_of(config, stage.settings), "identity": dict(stage.identity(config))}
-        inputs = {name: fingerprints[name] for name in stage.reads}
-        fingerprint = digest(stage.name, stage.version, settings, inputs)
-        fingerprints[stage.name] = fingerprint
-        yield _Plan(stage, settings, inputs, fingerprint, directory.artifact(stage.directory))
-
-
-def _refuse_other_settings(plans: list[_Plan], directory: RunDirectory, overwrite: bool) -> None:
-    stale = [plan for plan in plans if plan.found is not None and not plan.done]
-    if overwrite or not stale:
-        return
-    first, artifact = stale[0], stale[0].found
-    assert artifact is not None
-    changes = list(_differences(artifact.manifest["settings"], first.settings))
-    what = "; ".join(changes[:3]) or "the engine's code for it has changed"
-    raise RunDirectoryError(
-        f"stage {first.stage.name} in {directory.path} was made with other settings ({what}): "
-        f"add --overwrite to redo {', '.join(plan.stage.name for plan in stale)}, "
-        "or choose another --run-dir"
-    )
-
-
-def _differences(old: Any, new: Any, name: str = "") -> Iterator[str]:
-    if isinstance(old, Mapping) and isinstance(new, Mapping):
-        for key in [*old, *(key for key in new if key not in old)]:
-            inner = f"{name}.{key}" if name else str(key)
-            yield from _differences(old.get(key), new.get(key), inner)
-    elif old != new:
-        yield f"{name}: {old} then, {new} now"
-
-
-# --- doing ---------------------------------------------------------------------------------------
-
-
-def _do(plan: _Plan, config: Config, directory: RunDirectory) -> None:
-    stage = plan.stage
-    if plan.done:
-        say(f"{stage.name}: done before")
-        return
-    say(f"{stage.name} ...")
-    inputs = {}
-    for other in STAGES:
-        if other.name in stage.reads:
-            artifact = directory.artifact(other.directory)
-            assert artifact is not None, f"{stage.name} reads {other.name}, which is not finished"
-            inputs[other.name] = artifact
-    started = time.perf_counter()
-    context = StageContext(config, directory.reopen(stage.directory), inputs)
-    result = stage.run(context)
-    seconds = time.perf_counter() - started
-    directory.commit(stage.directory, _manifest(plan, config, result, seconds))
-    say(f"{stage.name}: {_summary(result)} in {seconds:.1f} s")
-
-
-def _manifest(plan: _Plan, config: Config, result: StageResult, seconds: float) -> dict[str, Any]:
-    return {
-        "kind": plan.stage.name,
-        "fingerprint": plan.fingerprint,
-        "version": plan.stage.version,
-        "settings": plan.settings,
-        "inputs": plan.inputs,
-        "seed": config.seed,
-        "counts": result.counts,
-        "usage": result.usage,
-        "wall_seconds": seconds,
-        "models": result.models,
-        "columns": result.columns,
-        "parts": {
-            group: [{**vars(part)} for part in parts] for group, parts in result.parts.items()
-        },
-    }
-
-
-def _summary(result: StageResult) -> str:
-    shown = (
-        f"{value:,} {name.replace('_', ' ')}"
-        for name, value in result.counts.items()
-        if isinstance(value, int) and not isinstance(value, bool) and value
-    )
-    return ", ".join(list(shown)[:4]) or "done"
-
-
 @contextmanager
 def _fresh_is_removed(directory: RunDirectory) -> Iterator[None]:
     """When bad input stops a run before its first artifact, leave no trace of it."""
@@ -301,6 +198,7 @@ def _fresh_is_removed(directory: RunDirectory) -> Iterator[None]:
     except EngineError:
         if directory.artifact(STAGES[0].directory) is None:
             discard(first)
+            (directory.path / CONFIG).unlink(missing_ok=True)
             if not existed:
                 discard(directory.path)
         raise

@@ -23,6 +23,8 @@ from pathlib import Path
 from typing import Any
 
 import filelock
+import numpy as np
+from numpy.typing import NDArray
 
 from engine.errors import RunDirectoryError
 
@@ -34,11 +36,13 @@ __all__ = [
     "digest",
     "file_sha256",
     "read_json",
+    "save_array",
     "write_json",
 ]
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
+CONFIG = "config.json"  # of a run: the settings of its last job
 STORE = "store"  # below a stage's folder: work already paid for, which survives every redo
 _PACKAGES = (
     "ray",
@@ -73,9 +77,34 @@ class Part:
 class Artifact:
     """A finished stage's folder, read through its manifest."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, manifest: dict[str, Any] | None = None) -> None:
         self.directory = directory
-        self.manifest: dict[str, Any] = read_json(directory / MANIFEST)
+        self.manifest: dict[str, Any] = manifest or read_json(directory / MANIFEST)
+
+    def with_groups(self, **groups: Sequence[tuple[Artifact, str]]) -> Artifact:
+        """A view of this artifact in which some groups are those of others, one after the other.
+
+        Nothing is written or copied: the view names the files where they lie. An empty sequence
+        leaves a group out.
+        """
+        parts = dict(self.manifest["parts"])
+        sources = []
+        for name, pieces in groups.items():
+            parts.pop(name, None)
+            for other, group in pieces:
+                sources.append([name, group, other.fingerprint])
+                away = os.path.relpath(other.directory, self.directory)
+                parts.setdefault(name, []).extend(
+                    {**vars(part), "path": f"{away}/{part.path}"} for part in other.parts(group)
+                )
+        rows = {name: sum(part["rows"] for part in group) for name, group in parts.items()}
+        counts = {
+            **self.manifest["counts"],
+            **{name: rows[name] for name in groups if name in rows},
+        }
+        fingerprint = digest(self.fingerprint, sources)
+        changed = {"parts": parts, "counts": counts, "fingerprint": fingerprint}
+        return Artifact(self.directory, {**self.manifest, **changed})
 
     @property
     def fingerprint(self) -> str:
@@ -232,6 +261,12 @@ def write_json(path: Path, value: Any) -> None:
     with atomic_path(path) as temporary:
         text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
         temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def save_array(path: Path, array: NDArray[Any]) -> None:
+    """Write an array as .npy, atomically."""
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        np.save(file, array, allow_pickle=False)
 
 
 def read_json(path: Path) -> Any:

@@ -4,6 +4,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,6 +33,14 @@ def ray_local() -> Iterator[None]:
         )
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def small_job(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Settings that run the whole pipeline on a small corpus with tiny models in seconds."""
+    from tests.small_job import make_small_job
+
+    return make_small_job(tmp_path_factory.mktemp("job"))
 
 
 @pytest.fixture(scope="session")

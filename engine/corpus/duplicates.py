@@ -1,14 +1,19 @@
-"""Deduplicate: of the rows with one id the first stays, the others are rejected."""
+"""Deduplicate: of the rows with one id the first stays, the others are rejected.
+
+For new rows of a finished run the rows of the run come first: the same row again is passed over,
+another one under its id is rejected.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -19,16 +24,20 @@ __all__ = ["find_duplicates", "rows_at"]
 
 
 def find_duplicates(
-    files: Sequence[Path], offsets: Sequence[int], path: Path
+    files: Sequence[Path], offsets: Sequence[int], path: Path, known: Sequence[Path] = ()
 ) -> dict[int, list[int]]:
     """Rows to drop, by file: all but the first of each id. Writes them as rejections too.
 
-    Memory: 8 bytes a row for the hashes, and the ids of the rows whose hash occurs twice.
+    `known` are tables of rows that come before all of these; the very same row again is dropped
+    without being rejected. Memory: 8 bytes a row for the hashes, and the ids of the rows whose hash
+    occurs twice, or that are known.
     """
     hashes = [pq.read_table(file, columns=["id_hash"])["id_hash"].to_numpy() for file in files]
     starts = np.cumsum([0, *(len(h) for h in hashes)])
-    suspects = _repeated(np.concatenate(hashes))
-    first_of: dict[str, dict[str, Any]] = {}
+    first_of = _known_rows(files, known)
+    positions_of = {file: _positions(file, first_of) for file in files} if first_of else {}
+    in_run = [starts[i] + positions_of[file] for i, file in enumerate(files) if first_of]
+    suspects = np.unique(np.concatenate([_repeated(np.concatenate(hashes)), *in_run]))
     dropped: dict[int, list[int]] = {}
     rejections = []
     for number, file in enumerate(files):
@@ -41,10 +50,31 @@ def find_duplicates(
             first = first_of.setdefault(row["id"], row)
             if first is not row:
                 dropped.setdefault(number, []).append(position)
-                rejections.append(_duplicate(row, first))
+                if not (first.get("known") and row["key"] == first["key"]):
+                    rejections.append(_duplicate(row, first))
     with atomic_path(path) as temporary:
         pq.write_table(pa.Table.from_pylist(rejections, schema=REJECTED), temporary)
     return dropped
+
+
+def _known_rows(files: Sequence[Path], known: Sequence[Path]) -> dict[str, dict[str, Any]]:
+    """The known rows whose ids occur in the files, by id."""
+    if not known:
+        return {}
+    ids = pa.concat_tables([pq.read_table(file, columns=["id"]) for file in files])["id"]
+    found: dict[str, dict[str, Any]] = {}
+    for path in known:
+        table = pq.read_table(path, columns=["id", "key", "file", "line"])
+        for row in table.filter(pc.is_in(table["id"], ids)).to_pylist():
+            found[row["id"]] = {**row, "known": True}
+    return found
+
+
+def _positions(file: Path, ids: Iterable[str]) -> NDArray[np.int64]:
+    """Positions, ascending, of the rows of a file with one of these ids."""
+    column = pq.read_table(file, columns=["id"])["id"]
+    wanted = pa.array(list(ids), type=pa.string())
+    return np.flatnonzero(pc.is_in(column, wanted).to_numpy())
 
 
 def _repeated(hashes: NDArray[np.uint64]) -> NDArray[np.int64]:

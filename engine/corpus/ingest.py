@@ -36,7 +36,7 @@ CODE_VERSION = 1
 
 def identity(config: Config) -> dict[str, Any]:
     """The files by their content, so that a changed file is a changed setting."""
-    sides = {"corpus": config.corpus, "target": config.target}
+    sides = {"corpus": config.corpus, "target": config.target, "owned": config.owned}
     return {
         name: _files_identity(side, list_slices(side))
         for name, side in sides.items()
@@ -61,18 +61,23 @@ def _label(path: str) -> str:
 
 
 def run(context: StageContext) -> StageResult:
-    """Read both sides. Raises InputError for a file of no use, or a side without a usable row."""
+    """Read all sides. Raises InputError for a file of no use, or a side without a usable row."""
     root = context.directory
     configs = {"candidates": context.config.corpus}
     if context.config.target is not None:
         configs["targets"] = context.config.target
-    sides = _parse(root, {name: (config, list_slices(config)) for name, config in configs.items()})
+    if context.config.owned is not None:
+        configs["owned"] = context.config.owned
+    sources = {name: (config, list_slices(config)) for name, config in configs.items()}
+    known = context.inputs.get("known")  # the corpus of the run that these are new rows for
+    before = [] if known is None else [known.directory / p.path for p in known.parts("candidates")]
+    sides = _parse(root, sources, before)
     kept = lay_out(root, sides)
     result = StageResult(
         parts={**kept, "quarantine": []},
         columns={
-            "candidates/*, targets/*": "id, key (content hash), instruction, input, output, "
-            "extra (JSON of all other columns), file, line",
+            "candidates/*, targets/*, owned/*": "id, key (content hash), instruction, input, "
+            "output, extra (JSON of all other columns), file, line",
             "quarantine/*": "side, file, line, id, reason, row (JSON, shortened)",
         },
     )
@@ -83,6 +88,7 @@ def run(context: StageContext) -> StageResult:
         path = root / "quarantine" / f"{side.name}.parquet"
         rejected = run_task(_write_quarantine, side, path)
         result.parts["quarantine"].append(finish_part(root, path, rejected))
+        num_dropped = sum(map(len, side.dropped.values()))
         result.counts |= {
             side.name: sum(part.rows for part in kept[side.name]),
             f"{side.name}_read": int(side.usage["rows_read"]),
@@ -90,11 +96,21 @@ def run(context: StageContext) -> StageResult:
             f"{side.name}_quarantined": rejected,
             f"{side.name}_nul_removed": int(side.usage["nul_removed"]),
         }
+        if known is not None:
+            repeated = pq.read_metadata(side.duplicates).num_rows
+            result.counts[f"{side.name}_known"] = num_dropped - repeated
     return result
 
 
-def _parse(root: Path, sources: Mapping[str, tuple[CorpusConfig, list[SourceSlice]]]) -> list[Side]:
-    """Parse the slices of all sides on one pool, then look for repeated ids side by side."""
+def _parse(
+    root: Path,
+    sources: Mapping[str, tuple[CorpusConfig, list[SourceSlice]]],
+    known: Sequence[Path],
+) -> list[Side]:
+    """Parse the slices of all sides on one pool, then look for repeated ids side by side.
+
+    Candidates with an id of the tables `known` are dropped.
+    """
     partitions = {name: _parse_partitions(name, *source) for name, source in sources.items()}
     parts = run_partitions(
         [partition for group in partitions.values() for partition in group],
@@ -111,7 +127,8 @@ def _parse(root: Path, sources: Mapping[str, tuple[CorpusConfig, list[SourceSlic
         files = [root / part.path for part in own]
         offsets = line_offsets(slices, [int(part.usage["lines"]) for part in own])
         duplicates = root / f"duplicates-{name}.parquet"
-        dropped = run_task(find_duplicates, files, offsets, duplicates)
+        before = known if name == "candidates" else ()
+        dropped = run_task(find_duplicates, files, offsets, duplicates, before)
         side = Side(name, config, files, own, offsets, duplicates, dropped)
         _check(side)
         sides.append(side)
@@ -150,9 +167,11 @@ def _no_rows(side: Side) -> str:
     read, filtered = int(side.usage["rows_read"]), int(side.usage["filtered_out"])
     if read == filtered:
         return f"no rows in {path} pass the filter `where`: {read} were read"
-    tables = (
+    tables = [
         read_rejected(file, offset) for file, offset in zip(side.files, side.offsets, strict=True)
-    )
+    ]
+    if not any(map(len, tables)):
+        return f"nothing new in {path}: all {read - filtered} rows are in the run already"
     first = next(table for table in tables if len(table)).slice(0, 1).to_pylist()[0]
     return (
         f"no usable rows in {path}: all {read - filtered} are bad, the first at "

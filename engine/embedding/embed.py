@@ -19,7 +19,7 @@ from engine.config import Config, EmbeddingConfig, ModelConfig
 from engine.example import Example
 from engine.models.encoder import Encoder
 from engine.models.resolve import model_identity
-from engine.run_directory import Artifact, Part, atomic_path, digest, total_usage
+from engine.run_directory import Artifact, Part, digest, save_array, total_usage
 from engine.stage import StageContext, StageResult
 
 __all__ = ["identity", "run"]
@@ -38,8 +38,7 @@ class EmbedWorker(PartitionWorker):
         table = pq.read_table(payload["corpus_part"], columns=list(EXAMPLE_COLUMNS))
         texts = [Example(**row).text for row in table.to_pylist()]
         encoded = self._encoder.encode(texts, self._batch_size)
-        with atomic_path(path) as temporary, open(temporary, "wb") as file:
-            np.save(file, encoded.vectors, allow_pickle=False)
+        save_array(path, encoded.vectors)
         usage = {"tokens": encoded.num_tokens, "truncated": encoded.num_truncated}
         return len(texts), {name: float(value) for name, value in usage.items()}
 
@@ -50,7 +49,7 @@ def identity(config: Config) -> dict[str, str]:
 
 
 def run(context: StageContext) -> StageResult:
-    """Embed both sides; a part that an earlier run or another target set left is kept."""
+    """Embed all sides; a part that an earlier run or another target set left is kept."""
     settings = context.config.embedding
     encoder = model_identity(settings.model)
     partitions = _partitions(context.inputs["ingest"], settings, encoder)
@@ -91,7 +90,7 @@ def _partitions(
 ) -> dict[str, list[Partition]]:
     recipe = [CODE_VERSION, encoder, settings.model.dtype, settings.model.threads]
     recipe += [settings.max_tokens, settings.batch_size]
-    sides = [side for side in ("candidates", "targets") if side in corpus.manifest["parts"]]
+    sides = [s for s in ("candidates", "targets", "owned") if s in corpus.manifest["parts"]]
     return {
         side: [
             Partition(

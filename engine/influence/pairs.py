@@ -31,7 +31,7 @@ from engine.kernels.pairwise import pairwise_block
 from engine.kernels.top import RunningTop, Top
 from engine.kernels.units import Units, norm_bound
 from engine.network.influence_network import InfluenceNetwork
-from engine.run_directory import Artifact, atomic_path
+from engine.run_directory import Artifact, atomic_path, save_array
 
 __all__ = [
     "UNIT_ROWS",
@@ -46,25 +46,23 @@ __all__ = [
 
 UNIT_ROWS = 2**16  # rows of a file of units, a multiple of every block of rows: 27 MB of 102 units
 
-Side = Literal["candidates", "targets"]
+Side = Literal["candidates", "targets", "owned"]
 
 
 @dataclass(frozen=True)
 class UnitFiles:
-    """The files of units, `(path, rows)` in order, relative to `directory`; the rest as `Units`."""
+    """The files of units by side, `(path, rows)` in order, relative to `directory`; see `Units`."""
 
     directory: Path
-    candidates: tuple[tuple[str, int], ...]
-    targets: tuple[tuple[str, int], ...]
+    sides: Mapping[str, tuple[tuple[str, int], ...]]
     num_positive: int
     step: float
 
     def units(self, side: Side) -> list[Units]:
         """The units of a side, mapped: nothing is read yet."""
-        files = self.candidates if side == "candidates" else self.targets
         return [
             Units(np.asarray(_mapped(self.directory / path)), rows, self.num_positive, self.step)
-            for path, rows in files
+            for path, rows in self.sides.get(side, ())
         ]
 
 
@@ -76,7 +74,7 @@ def _mapped(path: Path) -> NDArray[np.int32]:
 
 def norm_of(embeddings: Artifact) -> float:
     """The bound of the length of all embeddings that the form of the network is made for."""
-    groups = {"candidates", target_side(embeddings)}
+    groups = {"candidates", target_side(embeddings), "owned"} & embeddings.manifest["parts"].keys()
     parts = (part for group in groups for part in VectorParts(embeddings, group).iter_parts())
     return max(norm_bound(np.asarray(part), threads=1) for part in parts)
 
@@ -86,17 +84,17 @@ class UnitWorker(PartitionWorker):
 
     def __init__(self, network: Artifact, embeddings: Artifact, norm: float) -> None:
         self._form = InfluenceNetwork.load(network.path("network")).factorise().fixed_point(norm)
-        self._candidates = VectorParts(embeddings, "candidates")
         self._targets = VectorParts(embeddings, target_side(embeddings))
+        self._embeddings = embeddings
 
     def write(self, payload: Mapping[str, Any], path: Path) -> tuple[int, dict[str, float]]:
-        start, stop = payload["start"], payload["stop"]
-        if payload["side"] == "candidates":
-            units = self._form.of_candidates(self._candidates.block(start, stop), threads=1)
-        else:
+        start, stop, side = payload["start"], payload["stop"], payload["side"]
+        if side == "targets":
             units = self._form.of_targets(self._targets.block(start, stop), threads=1)
-        with atomic_path(path) as temporary, open(temporary, "wb") as file:
-            np.save(file, units.tiles, allow_pickle=False)
+        else:  # owned rows do for targets what candidates would
+            vectors = VectorParts(self._embeddings, side)
+            units = self._form.of_candidates(vectors.block(start, stop), threads=1)
+        save_array(path, units.tiles)
         return units.num_rows, {}
 
 
@@ -113,6 +111,10 @@ class Pairs(ABC):
     @abstractmethod
     def top(self, start: int, stop: int, k: int) -> Top:
         """The k best candidates of targets start..stop."""
+
+    @abstractmethod
+    def best_owned(self, start: int, stop: int) -> FloatArray:
+        """The most that any owned row does for each of the targets start..stop: (n,) float32."""
 
     @abstractmethod
     def means(self, subtasks: NDArray[np.int64], threads: int) -> FloatArray:
@@ -136,6 +138,7 @@ class _UnitPairs(Pairs):
     def __init__(self, files: UnitFiles, pools: Pools | None) -> None:
         self._candidates = files.units("candidates")
         self._targets = files.units("targets")
+        self._owned = files.units("owned")
         self._search = None if pools is None else PoolSearch(pools, self._candidates)
 
     def block(self, start: int, stop: int) -> FloatArray:
@@ -154,10 +157,10 @@ class _UnitPairs(Pairs):
         targets = _rows(self._targets, start, stop)
         if self._search is not None:
             return self._search.top(targets, k, threads=1)
-        best = RunningTop(targets, k)
-        for part in self._candidates:
-            best.offer(part, threads=1)
-        return best.top()
+        return _top(targets, self._candidates, k)
+
+    def best_owned(self, start: int, stop: int) -> FloatArray:
+        return _top(_rows(self._targets, start, stop), self._owned, 1).influence[:, 0]
 
     def means(self, subtasks: NDArray[np.int64], threads: int) -> FloatArray:
         num_candidates = sum(part.num_rows for part in self._candidates)
@@ -165,6 +168,13 @@ class _UnitPairs(Pairs):
         sums.add(self._candidates, self._targets, threads=threads)
         best: FloatArray = sums.means(self._candidates[0].step).max(axis=1)
         return best
+
+
+def _top(targets: Units, candidates: list[Units], k: int) -> Top:
+    best = RunningTop(targets, k)
+    for part in candidates:
+        best.offer(part, threads=1)
+    return best.top()
 
 
 def _rows(parts: list[Units], start: int, stop: int) -> Units:
@@ -179,10 +189,15 @@ class _EmbeddingPairs(Pairs):
         self._candidates = VectorParts(embeddings, "candidates")
         self._targets = VectorParts(embeddings, target_side(embeddings))
         self._num_targets = num_targets
+        self._embeddings = embeddings
 
     @functools.cached_property
     def _all_candidates(self) -> FloatArray:
         return self._candidates.all()
+
+    @functools.cached_property
+    def _all_owned(self) -> FloatArray:
+        return VectorParts(self._embeddings, "owned").all()
 
     @functools.cached_property
     def _all_targets(self) -> FloatArray:
@@ -196,6 +211,10 @@ class _EmbeddingPairs(Pairs):
         targets = self._targets.block(start, stop)
         top = top_candidates(self._network, self._all_candidates, targets, k, threads=1)
         return Top(top.ids, top.influence)
+
+    def best_owned(self, start: int, stop: int) -> FloatArray:
+        targets = self._targets.block(start, stop)
+        return top_candidates(self._network, self._all_owned, targets, 1, threads=1).influence[:, 0]
 
     def means(self, subtasks: NDArray[np.int64], threads: int) -> FloatArray:
         means = mean_influence(

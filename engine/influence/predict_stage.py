@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from engine.actors import Partition, PartitionWorker, node_cpus, run_partitions, run_task
-from engine.artifact_rows import TableParts, VectorParts, target_side
+from engine.artifact_rows import TableParts, VectorParts, as_lists, target_side
 from engine.errors import InputError, SettingsError
 from engine.influence.pairs import (
     UNIT_ROWS,
@@ -37,7 +37,15 @@ from engine.kernels.aggregation import max_of_group_means
 from engine.kernels.arrays import FloatArray
 from engine.network.influence_network import InfluenceNetwork
 from engine.progress import say
-from engine.run_directory import Artifact, Part, atomic_path, digest, finish_part, total_usage
+from engine.run_directory import (
+    Artifact,
+    Part,
+    atomic_path,
+    digest,
+    finish_part,
+    save_array,
+    total_usage,
+)
 from engine.stage import StageContext, StageResult, Stopwatch
 
 __all__ = ["run"]
@@ -74,7 +82,7 @@ def run(context: StageContext) -> StageResult:
             for start, path in _teacher_blocks(directory, num_candidates)
         ]
     else:
-        source, parts = _source(context, shape)
+        source, parts, counts["norm"] = _source(context, shape)
         usage = run_task(_write_means, source, subtasks, means_path, threads=_mean_threads())
         if dense:
             parts[kernel] = _dense(context, source, shape)
@@ -84,6 +92,8 @@ def run(context: StageContext) -> StageResult:
             parts[kernel] = _neighbours(context, source, shape, k)
             parts |= pool_parts
             counts |= pool_counts
+        if "owned" in embeddings.manifest["parts"] and pairwise:
+            parts["owned"] = _owned(context, source, num_targets)
     parts["means"] = [finish_part(context.directory, means_path, num_candidates, usage)]
     return StageResult(
         parts=parts,
@@ -100,6 +110,7 @@ def run(context: StageContext) -> StageResult:
             "dense/*.npy": "float32 (m, N) [c, t], teacher units, rows in corpus order",
             "neighbours/*.arrow": "per target its K best candidates: ids int64[K], "
             "influence float32[K], best first",
+            "owned/*.npy": "float32 (n,), the most that any owned row does for each target",
             "units-*/*.npy": "int32 (tiles, units, 64): hidden units of the network in fixed point",
             "pools.safetensors": "candidates that the targets of each cluster were compared with",
         },
@@ -123,11 +134,6 @@ def _subtasks(corpus: Artifact, column: str | None, num_targets: int) -> NDArray
     return np.unique(names, return_inverse=True)[1].astype(np.int64)
 
 
-def _save(array: FloatArray, path: Path) -> None:
-    with atomic_path(path) as temporary, open(temporary, "wb") as file:
-        np.save(file, array, allow_pickle=False)
-
-
 # --- the teacher's own matrix --------------------------------------------------------------------
 
 
@@ -149,8 +155,8 @@ def _write_teacher(
     scores = pq.read_table(labels, columns=["score"])["score"].to_numpy().reshape(shape)
     matrix = _filled(scores)
     for start, path in _teacher_blocks(directory, shape[0]):
-        _save(matrix[start : start + BLOCK_ROWS], path)
-    _save(max_of_group_means(matrix, subtasks).astype(np.float32), means_path)
+        save_array(path, matrix[start : start + BLOCK_ROWS])
+    save_array(means_path, max_of_group_means(matrix, subtasks).astype(np.float32))
     return watch.usage()
 
 
@@ -178,39 +184,45 @@ def _filled(scores: FloatArray) -> FloatArray:
 
 def _source(
     context: StageContext, shape: tuple[int, int]
-) -> tuple[dict[str, Any], dict[str, list[Part]]]:
-    """What `pairs_of` needs, and the parts that were written for it: the units of both sides."""
+) -> tuple[dict[str, Any], dict[str, list[Part]], float | None]:
+    """What `pairs_of` needs, the parts that were written for it, and the norm they are made for.
+
+    The parts are the units of all sides.
+    """
     fit, embed = context.inputs["fit"], context.inputs["embed"]
     source = {"network": fit, "embeddings": embed, "num_targets": shape[1], "files": None}
     network = InfluenceNetwork.load(fit.path("network"))
     if not network.factorises:
         say("  predict: a network of several hidden layers goes pair by pair, far slower")
-        return source, {}
+        return source, {}, None
     norm = run_task(norm_of, embed)
+    if "base" in context.inputs:  # new rows for a finished run: in the units of its prediction
+        norm = max(norm, float(context.inputs["base"].counts["norm"]))
     form = network.factorise().fixed_point(norm)
     inputs = {"network": fit, "embeddings": embed, "norm": norm}
+    sizes = dict(zip(("candidates", "targets"), shape, strict=True))
+    if "owned" in embed.manifest["parts"]:
+        sizes["owned"] = len(VectorParts(embed, "owned"))
     partitions = {
         side: _cut(context, f"units-{side}", num_rows, UNIT_ROWS, "npy", side=side)
-        for side, num_rows in zip(("candidates", "targets"), shape, strict=True)
+        for side, num_rows in sizes.items()
     }
-    both = partitions["candidates"] + partitions["targets"]  # one pool of workers for both
-    done = _blocks(context, "units", "rows", both, UnitWorker, inputs)
-    first_target = len(partitions["candidates"])
-    parts = {"units-candidates": done[:first_target], "units-targets": done[first_target:]}
-    of_candidates, of_targets = (
-        tuple((part.path, part.rows) for part in group) for group in parts.values()
-    )
-    source["files"] = UnitFiles(
-        context.directory, of_candidates, of_targets, form.num_positive, form.step
-    )
-    return source, parts
+    all_sides = [piece for group in partitions.values() for piece in group]  # on one pool
+    done = _blocks(context, "units", "rows", all_sides, UnitWorker, inputs)
+    parts, files = {}, {}
+    for side, group in partitions.items():
+        own, done = done[: len(group)], done[len(group) :]
+        parts[f"units-{side}"] = own
+        files[side] = tuple((part.path, part.rows) for part in own)
+    source["files"] = UnitFiles(context.directory, files, form.num_positive, form.step)
+    return source, parts, norm
 
 
 def _write_means(
     source: dict[str, Any], subtasks: NDArray[np.int64], path: Path
 ) -> dict[str, float]:
     watch = Stopwatch()
-    _save(pairs_of(**source).means(subtasks, threads=_mean_threads()), path)
+    save_array(path, pairs_of(**source).means(subtasks, threads=_mean_threads()))
     return watch.usage()
 
 
@@ -260,6 +272,18 @@ def _write_pools(
     }
 
 
+class OwnedWorker(PartitionWorker):
+    """Writes the best that owned rows do for each of a block of targets."""
+
+    def __init__(self, **source: Any) -> None:
+        self._pairs = pairs_of(**source)
+
+    def write(self, payload: Mapping[str, Any], path: Path) -> tuple[int, dict[str, float]]:
+        best = self._pairs.best_owned(payload["start"], payload["stop"])
+        save_array(path, best)
+        return len(best), {}
+
+
 class DenseWorker(PartitionWorker):
     """Writes the influence of a block of candidates on all targets."""
 
@@ -268,7 +292,7 @@ class DenseWorker(PartitionWorker):
 
     def write(self, payload: Mapping[str, Any], path: Path) -> tuple[int, dict[str, float]]:
         influence = self._pairs.block(payload["start"], payload["stop"])
-        _save(influence, path)
+        save_array(path, influence)
         return len(influence), {"pairs": float(influence.size)}
 
 
@@ -281,19 +305,10 @@ class NeighbourWorker(PartitionWorker):
 
     def write(self, payload: Mapping[str, Any], path: Path) -> tuple[int, dict[str, float]]:
         top = self._pairs.top(payload["start"], payload["stop"], self._neighbours)
-        table = pa.table(
-            {
-                "ids": _fixed_size_lists(top.ids),
-                "influence": _fixed_size_lists(top.influence),
-            }
-        )
+        table = pa.table({"ids": as_lists(top.ids), "influence": as_lists(top.influence)})
         with atomic_path(path) as temporary:  # uncompressed, so that readers can map it
             pyarrow.feather.write_feather(table, str(temporary), compression="uncompressed")
         return len(top.ids), {}
-
-
-def _fixed_size_lists(matrix: Any) -> pa.Array:
-    return pa.FixedSizeListArray.from_arrays(pa.array(matrix.ravel()), matrix.shape[1])
 
 
 def _dense(context: StageContext, source: dict[str, Any], shape: tuple[int, int]) -> list[Part]:
@@ -312,6 +327,13 @@ def _neighbours(
     blocks = _cut(context, "neighbours", num_targets, size, "arrow", pairs=num_candidates)
     settings = {**source, "neighbours": k}
     return _blocks(context, "neighbours", "pairs", blocks, NeighbourWorker, settings)
+
+
+def _owned(context: StageContext, source: dict[str, Any], num_targets: int) -> list[Part]:
+    num_owned = len(VectorParts(context.inputs["embed"], "owned"))
+    size = _block_rows(64, num_targets, num_owned)
+    blocks = _cut(context, "owned", num_targets, size, "npy", pairs=num_owned)
+    return _blocks(context, "owned", "pairs", blocks, OwnedWorker, source)
 
 
 def _block_rows(row_bytes: int, num_rows: int, row_pairs: int) -> int:
@@ -342,6 +364,7 @@ def _cut(
         settings.neighbours,
         settings.recall,
         context.config.seed,
+        context.inputs["base"].counts["norm"] if "base" in context.inputs else None,
     ]
     return [
         Partition(

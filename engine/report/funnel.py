@@ -31,12 +31,12 @@ class SideFunnel:
     """One side's rows.
 
     Attributes:
-        side: "candidates" or "targets".
+        side: "candidates", "targets" or "owned".
         nul_removed: NUL characters that were taken out of rows that stayed.
         reasons: the commonest reasons with their counts, most frequent first.
         other_reasons: rejections for all other reasons.
         first: the first few rejections.
-        selected: rows in the subset; None for targets.
+        selected: rows in the subset; None for the others.
     """
 
     side: str
@@ -52,14 +52,14 @@ class SideFunnel:
 
 
 def read_funnel(corpus: Artifact, num_selected: int) -> list[SideFunnel]:
-    """Both sides, or one when the corpus is its own target; reads a batch of rejections at a time.
+    """The sides that there are; reads a batch of rejections at a time.
 
     Raises nothing: an empty quarantine is the common case.
     """
     counts = corpus.counts
     files = {corpus.directory / part.path: part.rows for part in corpus.parts("quarantine")}
     sides = []
-    for side in ("candidates", "targets"):
+    for side in ("candidates", "targets", "owned"):
         if side not in counts:
             continue
         reasons: Counter[str] = Counter()

@@ -31,13 +31,12 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from engine.actors import run_task
-from engine.artifact_rows import TableParts, VectorParts, target_side
+from engine.artifact_rows import TableParts, VectorParts, id_hashes, target_side
+from engine.clusters import clusters_of, stratified
 from engine.config import Config, SampleConfig
 from engine.errors import SettingsError
-from engine.example import order_hash
 from engine.run_directory import atomic_path, finish_part
 from engine.stage import StageContext, StageResult
-from engine.teachers.strata import strata_of, stratified
 from engine.teachers.teacher import teacher_class
 
 __all__ = ["Draw", "Side", "draw_pairs", "draw_points", "identity", "run"]
@@ -138,24 +137,13 @@ def _draw(context: StageContext, path: Path) -> dict[str, int | bool]:
 def _side(context: StageContext, group: str) -> Side:
     """Hashes, and for the stratified design clusters, of the rows of one side."""
     corpus, seed = context.inputs["ingest"], context.config.seed
-    hashes = _id_hashes(TableParts(corpus, group), seed, group.removesuffix("s"))
+    hashes = id_hashes(TableParts(corpus, group), seed, group.removesuffix("s"))
     unit = teacher_class(context.config.teacher.name).unit
     if design_of(context.config.sample, unit) != "stratified":
         return Side(hashes)
     vectors = VectorParts(context.inputs["embed"], group)
-    return Side(hashes, strata_of(vectors, hashes, context.config.sample.num_strata, seed))
-
-
-def _id_hashes(rows: TableParts, seed: int, side: str) -> Hashes:
-    pieces = [
-        np.fromiter(
-            (order_hash(seed, side, i) for i in table["id"].to_pylist()),
-            dtype=np.uint64,
-            count=len(table),
-        )
-        for table in rows.iter_parts(["id"])
-    ]
-    return np.concatenate(pieces)
+    num_strata = context.config.sample.num_strata
+    return Side(hashes, clusters_of(vectors, hashes, num_strata, seed)[0])
 
 
 # --- designs -------------------------------------------------------------------------------------

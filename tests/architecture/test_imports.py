@@ -14,9 +14,11 @@ LAYERS = [
     {"kernels", "run_directory", "progress"},
     {"models"},
     {"stage", "artifact_rows"},
-    {"actors", "command_line"},
+    {"actors", "clusters", "command_line"},
     {"corpus", "embedding", "teachers", "network", "influence", "selection", "report"},
+    {"workflow"},
     {"pipeline"},
+    {"additions"},
 ]
 # A fitted network is what the predictor predicts with; everything else travels as artifacts.
 ALLOWED_SIDEWAYS = {("influence", "engine.network.influence_network")}

@@ -1,6 +1,6 @@
 import numpy as np
 
-from engine.teachers.strata import stratified
+from engine.clusters import stratified
 
 
 def test_every_window_has_the_proportions_of_the_strata():

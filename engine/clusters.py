@@ -6,18 +6,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.artifact_rows import VectorParts
+from engine.kernels.arrays import FloatArray
 
-__all__ = ["strata_of", "stratified"]
+__all__ = ["clusters_of", "stratified"]
 
 # Rows that the clusters are fitted on, and rows assigned at a time.
 FITTED_ON = 20_000
 CHUNK = 8192
 
 
-def strata_of(
-    vectors: VectorParts, hashes: NDArray[np.uint64], num_strata: int, seed: int
-) -> NDArray[np.int64]:
-    """The k-means cluster of each row, (n,) int64.
+def clusters_of(
+    vectors: VectorParts, hashes: NDArray[np.uint64], num_clusters: int, seed: int
+) -> tuple[NDArray[np.int64], FloatArray]:
+    """The k-means cluster of each row, (n,) int64, and the centroids (K, D).
 
     Fitted on the 20,000 rows of the lowest hashes, on one thread: the same clusters for any order
     of the rows. Memory: those rows and one chunk.
@@ -29,14 +30,15 @@ def strata_of(
     drawn = np.argsort(hashes)[:FITTED_ON]
     sample = vectors.take(drawn)
     # equal rows can fill fewer clusters than asked for, which k-means warns about
-    num_strata = min(num_strata, len(np.unique(sample, axis=0)))
+    num_clusters = min(num_clusters, len(np.unique(sample, axis=0)))
     with threadpool_limits(1):
-        fitted = KMeans(num_strata, n_init=1, random_state=seed % 2**32).fit(sample)
+        fitted = KMeans(num_clusters, n_init=1, random_state=seed % 2**32).fit(sample)
         pieces = [
             fitted.predict(vectors.block(start, min(start + CHUNK, len(vectors))))
             for start in range(0, len(vectors), CHUNK)
         ]
-    return np.concatenate(pieces).astype(np.int64)
+    centroids = np.asarray(fitted.cluster_centers_, dtype=np.float32)
+    return np.concatenate(pieces).astype(np.int64), centroids
 
 
 def stratified(strata: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -4,14 +4,12 @@ import json
 import random
 from pathlib import Path
 
-import pytest
-
 from tests.tiny_models import build_tiny_encoder, build_tiny_language_model
 
 WORDS = ["red", "blue", "green", "stone", "river", "cloud", "seven", "nine", "apple", "table"]
 
 
-def write_rows(path, count, seed, prefix):
+def write_rows(path: Path, count: int, seed: int, prefix: str) -> None:
     chooser = random.Random(seed)
     with open(path, "w", encoding="utf-8") as file:
         for i in range(count):
@@ -27,10 +25,8 @@ def write_rows(path, count, seed, prefix):
             file.write(json.dumps(row) + "\n")
 
 
-@pytest.fixture(scope="session")
-def small_job(tmp_path_factory) -> dict:
+def make_small_job(folder: Path) -> dict:
     """Settings as nested values: 300 candidates, 60 targets, DELIFT, all models tiny."""
-    folder: Path = tmp_path_factory.mktemp("job")
     write_rows(folder / "corpus.jsonl", 300, 1, "c")
     write_rows(folder / "target.jsonl", 60, 2, "t")
     encoder = build_tiny_encoder(folder / "encoder")

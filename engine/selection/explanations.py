@@ -1,0 +1,127 @@
+"""Why each row was kept or dropped: one line for every candidate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from engine.artifact_rows import TableParts
+from engine.kernels.arrays import DoubleArray, FloatArray, IndexArray
+from engine.run_directory import Artifact, atomic_path
+from engine.selection.nearest import read_nearest
+from engine.selection.problem import Problem
+from engine.selection.select import Selection
+
+__all__ = ["COLUMNS", "Coverage", "write_explanations"]
+
+COLUMNS = (
+    "row, id; rank and gain of a selected row, else null; mean_influence; gain_left: what the row "
+    "would still add to the objective, null where that is not one of coverage; nearest and "
+    "similarity: the selected row, other than itself, with the most similar embedding, and their "
+    "cosine; covered_by and coverage: the selected row that covers it best in the objective's own "
+    "kernel, where the rows to cover are the candidates; num_covered: of a selected row, the rows "
+    "of the kernel that it covers best; num_nearest: and the dropped rows it is the nearest of"
+)
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How well the rows of the kernel are covered by a selection.
+
+    Attributes:
+        by: the pick that covers each row best, -1 for none, (R,).
+        value: how well, (R,).
+        gains_left: what each candidate would still add, (M,), or None.
+        objective_value: of the selection, or None.
+        at_least: share of the best possible objective that the selection has at least reached:
+            no other choice of as many rows has more than its value and the largest gains left
+            together (Nemhauser, Wolsey, Fisher 1978). None for objectives without gains left.
+    """
+
+    by: IndexArray
+    value: FloatArray
+    gains_left: DoubleArray | None
+    objective_value: float | None
+    at_least: float | None
+
+    @classmethod
+    def of(cls, problem: Problem, picks: IndexArray) -> Coverage | None:
+        """Three passes over the kernel's files; None for an objective without a kernel."""
+        if problem.kernel is None:
+            return None
+        by, covered = problem.coverage(picks)
+        left = problem.gains_left(covered)
+        value = problem.value(covered, picks)
+        at_least = None
+        if left is not None and value is not None and problem.costs is None:
+            others = np.delete(left, picks)
+            most = (
+                np.partition(others, -len(picks))[-len(picks) :]
+                if len(picks) < len(others)
+                else others
+            )
+            bound = value + float(most.sum())
+            at_least = value / bound if bound > 0 else None
+        return cls(by, covered, left, value, at_least)
+
+
+def write_explanations(
+    path: Path,
+    corpus: Artifact,
+    means: FloatArray,
+    selection: Selection,
+    coverage: Coverage | None,
+    covers_candidates: bool,
+    nearest: Sequence[Path],
+) -> None:
+    """Write the table of all candidates, in corpus order. Memory: some 100 bytes for each.
+
+    `nearest` are the lists of `find_nearest`, each candidate's nearest selected row.
+    """
+    num_candidates, ranking = len(means), selection.ranking
+    selected = np.zeros(num_candidates, dtype=bool)
+    selected[ranking] = True
+    rank = np.zeros(num_candidates, dtype=np.int64)
+    rank[ranking] = np.arange(1, len(ranking) + 1)
+    gain = np.zeros(num_candidates)
+    gain[ranking] = selection.gains
+    ids, similarity = (
+        np.concatenate(pieces)[:, 0] for pieces in zip(*map(read_nearest, nearest), strict=True)
+    )
+    alone = ids == np.arange(num_candidates)  # the only selected row has no other
+    columns: dict[str, pa.Array] = {
+        "row": pa.array(np.arange(num_candidates)),
+        "id": pa.chunked_array(
+            [t["id"].combine_chunks() for t in TableParts(corpus, "candidates").iter_parts(["id"])]
+        ),
+        "rank": _where(selected, rank),
+        "gain": _where(selected, gain),
+        "mean_influence": pa.array(means),
+        "gain_left": pa.nulls(num_candidates, pa.float64()),
+        "nearest": _where(~alone, ids),
+        "similarity": _where(~alone, similarity),
+        "covered_by": pa.nulls(num_candidates, pa.int64()),
+        "coverage": pa.nulls(num_candidates, pa.float32()),
+        "num_covered": pa.nulls(num_candidates, pa.int64()),
+        "num_nearest": _where(selected, np.bincount(ids[~selected], minlength=num_candidates)),
+    }
+    if coverage is not None:
+        covered = np.bincount(coverage.by[coverage.by >= 0], minlength=num_candidates)
+        columns["num_covered"] = _where(selected, covered)
+        if coverage.gains_left is not None:
+            columns["gain_left"] = _where(~selected, coverage.gains_left)
+        if covers_candidates:
+            columns["covered_by"] = _where(coverage.by >= 0, coverage.by)
+            columns["coverage"] = pa.array(coverage.value)
+    with atomic_path(path) as temporary:
+        pq.write_table(pa.table(columns), temporary)
+
+
+def _where(known: np.ndarray, values: np.ndarray) -> pa.Array:
+    """The values, null where they are not known."""
+    return pa.array(values, mask=~known)

@@ -1,0 +1,225 @@
+"""Selection from more candidates than one worker can hold the kernel of: in two rounds.
+
+Neighbouring candidates are put into one partition, each partition is selected from by itself, and
+the picks of all are selected from again (GreeDi, Mirzasoleiman et al. 2013). Candidates compete
+mostly with their neighbours, so cutting between neighbourhoods loses little; how little is
+measured, on a part of the candidates that one worker can hold, against selecting at once.
+
+Each partition picks more than its share, `SLACK` times, for the second round to choose among. Where
+even those picks do not fit, they are merged by their gains, which needs no kernel.
+
+    num_partitions     how many the memory setting asks for
+    first_round        selects from each partition, on Ray
+    partitions_of      clusters -> candidates of each partition
+    second_round       the picks of all partitions -> the selection
+    measured_ratio     two rounds against one on a part of the candidates
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from engine.actors import Partition, PartitionWorker, run_partitions, run_task
+from engine.artifact_rows import TableParts, VectorParts, id_hashes
+from engine.clusters import clusters_of
+from engine.config import SelectionConfig
+from engine.errors import SettingsError
+from engine.kernels.arrays import DoubleArray, FloatArray, IndexArray
+from engine.run_directory import atomic_path, digest, save_array
+from engine.selection.problem import Problem
+from engine.selection.select import Selection
+from engine.stage import StageContext
+
+__all__ = [
+    "first_round",
+    "measured_ratio",
+    "num_partitions",
+    "partitions_of",
+    "read_picks",
+    "second_round",
+]
+
+CODE_VERSION = 1
+
+SLACK = 1.5  # picks of the first round, in budgets
+MIN_SHARE = 1 / 8  # of the candidates: what the first round picks of them at least
+SAMPLED_CANDIDATES = 20_000
+MIN_SAMPLE_CLUSTERS = 4
+CLUSTERS_PER_PARTITION = 16
+CLUSTERS, CENTROIDS = "clusters.npy", "centroids.npy"
+
+
+def num_partitions(problem: Problem, settings: SelectionConfig) -> int:
+    """As set, or as many as it takes for the kernel of each to fit; 1 is no partitioning."""
+    needed = 1
+    if problem.kernel is not None:
+        needed = math.ceil(problem.kernel.num_bytes() / (settings.max_kernel_gib * 2**30))
+    number = settings.partitions or needed
+    if number > 1 and problem.objective == "graph_cut":
+        raise SettingsError(
+            "objective graph_cut sums over all pairs of candidates and cannot be partitioned: "
+            f"its kernel takes {problem.kernel_gib:.1f} GiB, so raise selection.max_kernel_gib"
+        )
+    return 1 if problem.kernel is None else min(number, problem.num_candidates)
+
+
+def first_round(context: StageContext, problem: Problem, number: int) -> list[Path]:
+    """Select from each partition, resumable by partition; files for `read_picks`.
+
+    Memory of a worker: the kernel of one partition.
+    """
+    rows = run_task(_write_partitions, context, number)
+    sizes = [count for _, count in rows]
+    budgets = first_budgets(sizes, problem.budget)
+    recipe = [CODE_VERSION, context.inputs["predict"].fingerprint, problem.recipe(), number]
+    work = [
+        Partition(
+            path=f"round-1/{place:04d}-{digest(recipe, place)}.parquet",
+            units=count,
+            payload={
+                "rows": str(path),
+                "budget": budget,
+                "cost_share": min(1.0, SLACK * count / sum(sizes)),
+            },
+        )
+        for place, ((path, count), budget) in enumerate(zip(rows, budgets, strict=True))
+    ]
+    parts = run_partitions(
+        work,
+        context.directory,
+        PartitionSolver,
+        {"problem": problem},
+        label="select in partitions",
+        unit="rows",
+        execution=context.config.selection.execution,
+    )
+    return [context.directory / part.path for part in parts]
+
+
+def _write_partitions(context: StageContext, number: int) -> list[tuple[Path, int]]:
+    """Cluster the candidates; writes the clusters and the rows of each partition."""
+    seed = context.config.seed
+    hashes = id_hashes(TableParts(context.inputs["ingest"], "candidates"), seed, "candidate")
+    vectors = VectorParts(context.inputs["embed"], "candidates")
+    clusters, centroids = clusters_of(vectors, hashes, CLUSTERS_PER_PARTITION * number, seed)
+    save_array(context.directory / CLUSTERS, clusters)
+    save_array(context.directory / CENTROIDS, centroids)
+    found = []
+    for place, rows in enumerate(partitions_of(clusters, centroids, number)):
+        rows_path = context.directory / f"partition-{place:04d}.npy"
+        save_array(rows_path, rows)
+        found.append((rows_path, len(rows)))
+    return found
+
+
+def read_picks(files: Sequence[Path]) -> list[tuple[IndexArray, DoubleArray]]:
+    """Rows and gains of each partition's picks."""
+    tables = [pq.read_table(file) for file in files]
+    return [(table["row"].to_numpy(), table["gain"].to_numpy()) for table in tables]
+
+
+def partitions_of(
+    clusters: IndexArray, centroids: FloatArray, num_partitions: int
+) -> list[IndexArray]:
+    """Candidates (n,) of each partition, ascending: neighbouring clusters, equal numbers of rows.
+
+    `clusters` (M,) is the cluster of each candidate. Clusters are walked from one to its nearest
+    that is left, and the walk is cut where the rows are shared out; so a cluster may be cut too.
+    """
+    sizes = np.bincount(clusters, minlength=len(centroids))
+    place = np.empty(len(centroids), dtype=np.int64)
+    place[_walk(centroids)] = np.arange(len(centroids))
+    order = np.argsort(place[clusters], kind="stable")
+    assert len(order) == sizes.sum(), "every candidate has a cluster"
+    return [np.sort(rows) for rows in np.array_split(order, num_partitions) if len(rows)]
+
+
+def _walk(centroids: FloatArray) -> IndexArray:
+    """The clusters from the first on, each followed by the nearest of those left."""
+    left = np.ones(len(centroids), dtype=bool)
+    walk, at = [], 0
+    for _ in range(len(centroids)):
+        walk.append(at)
+        left[at] = False
+        distance = ((centroids - centroids[at]) ** 2).sum(axis=1)
+        at = int(np.where(left, distance, np.inf).argmin())
+    return np.array(walk, dtype=np.int64)
+
+
+def first_budgets(sizes: Sequence[int], budget: int) -> list[int]:
+    """Picks of each partition in the first round: more than its share, never more than all."""
+    total = sum(sizes)
+    wanted = max(SLACK * budget, MIN_SHARE * total)
+    return [min(size, budget, math.ceil(wanted * size / total)) for size in sizes]
+
+
+class PartitionSolver(PartitionWorker):
+    """Selects from one partition and writes its picks: row and gain, in order."""
+
+    def __init__(self, problem: Problem) -> None:
+        self._problem = problem
+
+    def write(self, payload: Mapping[str, Any], path: Path) -> tuple[int, dict[str, float]]:
+        columns = np.load(payload["rows"], allow_pickle=False)
+        picks = self._problem.solve(columns, payload["budget"], payload["cost_share"])
+        table = pa.table({"row": picks.ranking, "gain": picks.gains})
+        with atomic_path(path) as temporary:
+            pq.write_table(table, temporary)
+        return len(table), {}
+
+
+def second_round(
+    problem: Problem,
+    picks: Sequence[tuple[IndexArray, DoubleArray]],
+    max_bytes: int,
+    budget: int | None = None,
+    cost_share: float = 1.0,
+) -> tuple[Selection, bool]:
+    """The selection from the (rows, gains) of all partitions, and whether it was greedy again.
+
+    Greedy where the kernel of all picks fits into `max_bytes`; else the picks of the highest gains
+    in their own partition, within the budget, quotas and cost.
+    """
+    rows = np.concatenate([row for row, _ in picks])
+    kernel = problem.kernel
+    assert kernel is not None, f"{problem.objective} needs no partitions"
+    if kernel.num_bytes(len(rows)) <= max_bytes:
+        return problem.solve(np.sort(rows), budget, cost_share), True
+    gains = np.concatenate([gain for _, gain in picks])
+    ranking = problem.merged(rows, gains, budget or problem.budget)
+    gain_of = dict(zip(rows.tolist(), gains.tolist(), strict=True))
+    kept = np.array([gain_of[row] for row in ranking.tolist()])
+    return Selection(ranking, kept, None, float(kept.sum())), False
+
+
+def measured_ratio(problem: Problem, directory: Path, number: int, max_bytes: int) -> float | None:
+    """Objective of two rounds over that of one, from neighbouring clusters that one worker holds.
+
+    `directory` is where `first_round` left the clusters. None where the objective is 0.
+    """
+    clusters: IndexArray = np.load(directory / CLUSTERS, allow_pickle=False)
+    centroids: FloatArray = np.load(directory / CENTROIDS, allow_pickle=False)
+    near = np.argsort(((centroids - centroids[0]) ** 2).sum(axis=1), kind="stable")
+    most = min(SAMPLED_CANDIDATES, len(clusters))
+    sizes = np.cumsum(np.bincount(clusters, minlength=len(centroids))[near])
+    count = max(MIN_SAMPLE_CLUSTERS, int(np.searchsorted(sizes, most)))
+    sample = np.flatnonzero(np.isin(clusters, near[:count]))
+    share = len(sample) / len(clusters)
+    budget = max(1, round(problem.budget * share))
+    at_once = problem.solve(sample, budget, share)
+    parts = [sample[rows] for rows in partitions_of(clusters[sample], centroids, number)]
+    picks = []
+    for rows, most_picks in zip(parts, first_budgets([len(p) for p in parts], budget), strict=True):
+        first = problem.solve(rows, most_picks, SLACK * share * len(rows) / len(sample))
+        picks.append((first.ranking, first.gains))
+    in_two, _ = second_round(problem, picks, max_bytes, budget, share)
+    if at_once.objective_value <= 0:
+        return None
+    return in_two.objective_value / at_once.objective_value

@@ -1,0 +1,210 @@
+"""From the settings and artifacts of a run to the problem that `select` is asked to solve.
+
+What covers what depends on the objective. Rows to cover are the targets, by the predicted
+influence; or the candidates themselves: by influence where the corpus is its own target, else by
+the cosine of the embeddings, whose `influence.neighbours` nearest are found here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from engine.actors import run_task
+from engine.artifact_rows import VectorParts
+from engine.config import Config, SelectionConfig
+from engine.errors import SettingsError
+from engine.kernels.arrays import FloatArray
+from engine.run_directory import Artifact, Part, save_array
+from engine.selection.kernel_files import KernelFiles, scaled
+from engine.selection.nearest import NearestRows, find_nearest, read_nearest
+from engine.selection.problem import Problem
+from engine.selection.row_limits import count_tokens, tokens_of, write_groups
+from engine.stage import StageContext
+
+__all__ = ["DEFAULT_BUDGET", "Prepared", "num_to_select", "prepare"]
+
+DEFAULT_BUDGET = 0.3
+_COSINE = (0.0, 1.0)
+
+
+@dataclass
+class Prepared:
+    """A problem, the parts that were written for it, and what the manifest says of them."""
+
+    problem: Problem
+    parts: dict[str, list[Part]] = field(default_factory=dict)
+    counts: dict[str, Any] = field(default_factory=dict)
+
+
+def num_to_select(settings: SelectionConfig, num_candidates: int) -> int:
+    """Rows that a budget means: a share is rounded and is at least one row."""
+    budget = settings.budget
+    if budget is None:
+        budget = num_candidates if settings.max_tokens else DEFAULT_BUDGET
+    count = budget if isinstance(budget, int) else max(1, round(budget * num_candidates))
+    if count > num_candidates:
+        raise SettingsError(
+            f"selection.budget asks for {count} rows, the corpus has {num_candidates} usable ones"
+        )
+    return count
+
+
+def prepare(context: StageContext) -> Prepared:
+    """The problem of the settings; finds neighbours and counts tokens where it needs them."""
+    config, settings = context.config, context.config.selection
+    influence = context.inputs["predict"]
+    named = {name: getattr(settings, name) for name in ("eta", "nu", "trade_off", "form")}
+    prepared = Prepared(
+        Problem(
+            objective=config.objective,
+            budget=num_to_select(settings, influence.counts["candidates"]),
+            means=influence.path("means"),
+            kernel=None,
+            settings={name: value for name, value in named.items() if value is not None},
+            seed=config.seed,
+            zero_gain_tail=settings.zero_gain_tail,
+            optimizer=settings.optimizer,
+            epsilon=settings.epsilon,
+        )
+    )
+    if config.objective not in ("top_mean", "random"):
+        _add_kernel(prepared, context)
+    _add_limits(prepared, context)
+    return prepared
+
+
+# --- the kernel ----------------------------------------------------------------------------------
+
+
+def _add_kernel(prepared: Prepared, context: StageContext) -> None:
+    config, influence = context.config, context.inputs["predict"]
+    scaling = run_task(_scaling, config, context.inputs["score"])
+    by_influence = _influence_kernel(influence, scaling, fills_diagonal=config.target is None)
+    by_cosine = config.cover == "self" and config.target is not None
+    kernel = by_influence
+    if by_cosine:
+        nearest = NearestRows(
+            context.inputs["embed"], "candidates", None, config.influence.neighbours
+        )
+        kernel = _cosine_kernel(prepared, context, nearest)
+    problem = replace(prepared.problem, kernel=kernel)
+    if config.objective == "facility_location_conditional_gain":
+        path = context.directory / "owned.npy"
+        if by_cosine:
+            _write_owned_similarity(prepared, context, path)
+        else:
+            files = _paths(influence.directory, influence.parts("owned"))
+            run_task(_write_scaled, files, scaling, path)
+        problem = replace(problem, owned=path)
+    if config.selection.form == 1:
+        path = context.directory / "relevance.npy"
+        run_task(_write_relevance, by_influence, path)
+        problem = replace(problem, relevance=path)
+    prepared.problem = problem
+
+
+def _scaling(config: Config, score: Artifact) -> tuple[float, float]:
+    """(low, high) that become 0 and 1: fitted on the training labels, so it is frozen with them."""
+    if config.selection.scaling == "none":
+        return 0.0, 1.0
+    labels = pq.read_table(score.path("labels"), columns=["score", "quadrant"])
+    scores = labels["score"].to_numpy()[labels["quadrant"].to_numpy() == 0]
+    scores = scores[np.isfinite(scores)]
+    low, high = (float(scores.min()), float(scores.max())) if len(scores) else (0.0, 1.0)
+    if config.selection.scaling == "clip0":
+        low = 0.0
+    return low, high if high > low else low + 1.0
+
+
+def _influence_kernel(
+    influence: Artifact, scaling: tuple[float, float], fills_diagonal: bool
+) -> KernelFiles:
+    dense, counts = influence.counts["kernel"] == "dense", influence.counts
+    return KernelFiles(
+        kind="dense" if dense else "lists",
+        paths=_paths(influence.directory, influence.parts(counts["kernel"])),
+        num_rows=counts["targets"],
+        num_candidates=counts["candidates"],
+        per_row=counts["candidates"] if dense else counts["neighbours"],
+        scaling=scaling,
+        fills_diagonal=fills_diagonal,
+    )
+
+
+def _cosine_kernel(prepared: Prepared, context: StageContext, nearest: NearestRows) -> KernelFiles:
+    parts, recall = find_nearest(
+        nearest, context.directory / "similar", "similar rows", context.config.selection.execution
+    )
+    prepared.parts["similar"] = parts
+    prepared.counts["similar_recall"] = recall
+    count = len(VectorParts(nearest.embeddings, "candidates"))
+    return KernelFiles(
+        kind="lists",
+        paths=_paths(context.directory, parts),
+        num_rows=count,
+        num_candidates=count,
+        per_row=min(nearest.count, count),
+        scaling=_COSINE,
+        fills_diagonal=False,  # each row is in its own list
+    )
+
+
+def _paths(directory: Path, parts: list[Part]) -> tuple[Path, ...]:
+    return tuple(directory / part.path for part in parts)
+
+
+def _write_scaled(files: tuple[Path, ...], scaling: tuple[float, float], path: Path) -> None:
+    save_array(path, scaled(np.concatenate([np.load(file) for file in files]), scaling))
+
+
+def _write_owned_similarity(prepared: Prepared, context: StageContext, path: Path) -> None:
+    nearest = NearestRows(context.inputs["embed"], "owned", None, 1)
+    parts, _ = find_nearest(
+        nearest, context.directory / "near-owned", "owned rows", context.config.selection.execution
+    )
+    prepared.parts["near_owned"] = parts
+    run_task(_join_similarities, _paths(context.directory, parts), path)
+
+
+def _join_similarities(files: tuple[Path, ...], path: Path) -> None:
+    best: FloatArray = np.concatenate([read_nearest(file)[1][:, 0] for file in files])
+    save_array(path, best)
+
+
+def _write_relevance(by_influence: KernelFiles, path: Path) -> None:
+    save_array(path, by_influence.maxima())
+
+
+# --- limits --------------------------------------------------------------------------------------
+
+
+def _add_limits(prepared: Prepared, context: StageContext) -> None:
+    settings, corpus = context.config.selection, context.inputs["ingest"]
+    if settings.quotas is not None:
+        path = context.directory / "groups.npy"
+        names = run_task(write_groups, corpus, settings.quotas.column, path)
+        most: int | dict[Any, int] = settings.quotas.most
+        if not isinstance(most, int):
+            unknown = sorted(most.keys() - set(names))
+            if unknown:
+                raise SettingsError(
+                    f"selection.quotas names the group {unknown[0]!r}, which no candidate has in "
+                    f"column {settings.quotas.column!r}; they have: {', '.join(names[:20])}"
+                )
+            most = {names.index(name): quota for name, quota in most.items()}
+        prepared.problem = replace(prepared.problem, groups=path, quotas=most)
+    if settings.max_tokens is not None:
+        parts = count_tokens(corpus, context.config, context.directory)
+        prepared.parts["tokens"] = parts
+        path = context.directory / "tokens.npy"
+        run_task(_join_tokens, context.directory, parts, path)
+        prepared.problem = replace(prepared.problem, costs=path, max_cost=settings.max_tokens)
+
+
+def _join_tokens(root: Path, parts: list[Part], path: Path) -> None:
+    save_array(path, tokens_of(root, parts))
