@@ -1,1 +1,339 @@
-"""x"""
+"""New rows for a finished run: scored by its frozen network, selected for what they add, merged.
+
+    RUN/additions/NAME-DIGEST/   1-corpus 2-embeddings 3-sample 4-teacher 5-drift 6-influence
+                                 7-selection 8-merged
+
+The stages are those of the pipeline over the new rows alone; where they need more, they are given
+views of the run's artifacts: its targets, its network, and as owned rows its subset. Nothing of the
+old rows is computed again. A later corpus comes after the additions before it: their rows count as
+known and what was added as owned. The same corpus again finds its own folder and is done.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from engine.actors import connected, run_task
+from engine.artifact_rows import VectorParts
+from engine.config import Config, CorpusConfig, override, parse_config
+from engine.corpus import ingest
+from engine.embedding import embed
+from engine.errors import RunDirectoryError, SettingsError
+from engine.influence import predict_stage
+from engine.network import drift
+from engine.pipeline import STAGES
+from engine.progress import say
+from engine.run_directory import (
+    CONFIG,
+    Artifact,
+    RunDirectory,
+    digest,
+    finish_part,
+    read_json,
+    save_array,
+    write_json,
+)
+from engine.selection import merge, select_stage
+from engine.stage import Stage, StageContext, StageResult
+from engine.teachers import new_rows, score
+from engine.workflow import do_stage, plan_stages, refuse_other_settings
+
+__all__ = ["ADDITION_STAGES", "headline", "score_new"]
+
+FOLDER, ORIGIN = "additions", "origin.json"
+OWN_SECTIONS = ("corpus", "selection", "drift", "ray")  # of the settings; all others are the run's
+_OWNED = CorpusConfig(path="the subset of the run")  # its vectors are given: nothing reads this
+
+
+# --- the stages, over views of the run's artifacts ------------------------------------------------
+
+
+def _alone(config: Config) -> Config:
+    """The settings of the new rows, without targets and owned rows."""
+    return config.model_copy(update={"target": None, "owned": None})
+
+
+def _ingest(context: StageContext) -> StageResult:
+    return ingest.run(replace(context, config=_alone(context.config)))
+
+
+def _embed(context: StageContext) -> StageResult:
+    """The new rows, and the vectors of the rows that were selected before."""
+    result = embed.run(context)
+    before = context.inputs["previous-embed"], context.inputs["previous"]
+    path = context.directory / f"selected-{digest([a.fingerprint for a in before])}.npy"
+    rows = run_task(_write_selected, *before, path)
+    result.parts["selected"] = [finish_part(context.directory, path, rows)]
+    return result
+
+
+def _write_selected(embeddings: Artifact, selection: Artifact, path: Path) -> int:
+    rows = pq.read_table(selection.path("ranking"), columns=["row"])["row"].to_numpy()
+    save_array(path, VectorParts(embeddings, "candidates").take(rows))
+    return len(rows)
+
+
+def _beside_the_run(inputs: Mapping[str, Artifact]) -> dict[str, Artifact]:
+    """Views for prediction and selection: new candidates, the run's targets, what is owned."""
+    run_corpus, run_vectors = inputs["run-ingest"], inputs["run-embed"]
+    corpus, vectors = inputs["ingest"], inputs["embed"]
+    owned = [(vectors, "selected")]
+    if "owned" in inputs["previous-embed"].manifest["parts"]:
+        owned.append((inputs["previous-embed"], "owned"))
+    groups: dict[str, list[tuple[Artifact, str]]] = {"owned": owned}
+    if "targets" in run_vectors.manifest["parts"]:
+        corpus = corpus.with_groups(targets=[(run_corpus, "targets")])
+        groups["targets"] = [(run_vectors, "targets")]
+    run = {name: inputs[f"run-{name}"] for name in ("sample", "score", "fit")}
+    return {**inputs, "ingest": corpus, "embed": vectors.with_groups(**groups), **run}
+
+
+def _after_the_run(inputs: Mapping[str, Artifact], name: str) -> Artifact:
+    """A view for the audit: the rows of the run, then the new ones."""
+    run, new = inputs[f"run-{name}"], inputs[name]
+    return run.with_groups(candidates=[(run, "candidates"), (new, "candidates")])
+
+
+def _predict(context: StageContext) -> StageResult:
+    inputs = {**_beside_the_run(context.inputs), "base": context.inputs["run-predict"]}
+    return predict_stage.run(replace(context, inputs=inputs))
+
+
+def _score(context: StageContext) -> StageResult:
+    inputs = {**context.inputs, "ingest": _after_the_run(context.inputs, "ingest")}
+    return score.run(replace(context, inputs=inputs))
+
+
+def _drift(context: StageContext) -> StageResult:
+    inputs = {**context.inputs, "embed-both": _after_the_run(context.inputs, "embed")}
+    return drift.run(replace(context, inputs=inputs))
+
+
+def _select(context: StageContext) -> StageResult:
+    return select_stage.run(replace(context, inputs=_beside_the_run(context.inputs)))
+
+
+_RUN = tuple(f"run-{name}" for name in ("ingest", "embed", "sample", "score", "fit", "predict"))
+
+ADDITION_STAGES: tuple[Stage, ...] = (
+    Stage(
+        "ingest",
+        "1-corpus",
+        _ingest,
+        ("corpus",),
+        ("known",),
+        identity=lambda config: ingest.identity(_alone(config)),
+    ),
+    Stage(
+        "embed",
+        "2-embeddings",
+        _embed,
+        ("embedding",),
+        ("ingest", "previous", "previous-embed"),
+        identity=embed.identity,
+    ),
+    Stage("sample", "3-sample", new_rows.run, ("seed", "drift"), ("ingest", *_RUN)),
+    Stage(
+        "score",
+        "4-teacher",
+        _score,
+        ("teacher",),
+        ("ingest", "sample", *_RUN),
+        identity=score.identity,
+    ),
+    Stage("drift", "5-drift", _drift, ("seed", "drift"), ("ingest", "embed", "score", *_RUN)),
+    Stage(
+        "predict",
+        "6-influence",
+        _predict,
+        ("seed", "influence"),
+        ("ingest", "embed", *_RUN),
+    ),
+    Stage(
+        "select",
+        "7-selection",
+        _select,
+        ("seed", "selection", "influence.neighbours"),
+        ("ingest", "embed", "predict", *_RUN),
+        identity=select_stage.identity,
+    ),
+    Stage("merge", "8-merged", merge.run, (), ("previous", "select")),
+)
+
+
+# --- one corpus of new rows -----------------------------------------------------------------------
+
+
+def score_new(
+    run_dir: Path | str,
+    corpus: str,
+    *,
+    overrides: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+) -> RunDirectory:
+    """Score new rows with the frozen network of a run and select what they add to its subset.
+
+    Args:
+        run_dir: a finished run with a network.
+        corpus: file, directory or glob of the new rows, in the format of the run's corpus.
+        overrides: settings by dotted name, of the sections corpus, selection, drift and ray.
+        overwrite: redo an addition that was made with other settings.
+
+    Returns the addition's folder: `7-selection/subset.*` is the list of additions, `8-merged` the
+    subset with them. By default as large a share of the new rows is selected as of the old ones, at
+    most: a row that adds nothing is left out. Without a target set the new rows are their own
+    targets. Cost: embedding and predicting the new rows, comparing them with the owned ones, and
+    the teacher's answers for a small audit; nothing grows with the rows that were not selected, but
+    a look at their ids.
+
+    Raises RunDirectoryError for a run that is not finished, SettingsError for settings that are
+    the run's, and otherwise what the stages raise.
+    """
+    run = RunDirectory(Path(run_dir).absolute())
+    artifacts = _finished(run)
+    config = _settings(run, artifacts, corpus, overrides or {})
+    with run.lock():
+        directory, given = _place(run, artifacts, config)
+        plans = list(plan_stages(ADDITION_STAGES, config, directory, given))
+        refuse_other_settings(plans, directory, overwrite)
+        if all(plan.done for plan in plans):
+            say(f"done before: {directory.path}")
+            return directory
+        with connected(config.ray):
+            for plan in plans:
+                do_stage(plan, config, directory, ADDITION_STAGES, given)
+    return directory
+
+
+def headline(directory: RunDirectory) -> dict[str, Any]:
+    """What a job prints of a finished addition."""
+    found = {stage.name: directory.artifact(stage.directory) for stage in ADDITION_STAGES}
+    artifacts = {name: artifact for name, artifact in found.items() if artifact is not None}
+    corpus, drifted = artifacts["ingest"].counts, artifacts["drift"].counts
+    selected = artifacts["select"]
+    return {
+        "new_rows": corpus["candidates"],
+        "known_before": corpus["candidates_known"],
+        "quarantined": corpus["candidates_quarantined"],
+        "added": selected.counts["selected"],
+        "merged": artifacts["merge"].counts["merged"],
+        "refit": drifted["refit"],
+        "reasons": drifted["reasons"],
+        "far_share": drifted["far_share"],
+        "audited_pairs": drifted["audited"],
+        "spearman": drifted.get("spearman"),
+        "additions": str(selected.path("subset")),
+        "subset": str(artifacts["merge"].path("subset")),
+    }
+
+
+def _finished(run: RunDirectory) -> dict[str, Artifact]:
+    """The artifacts of the run's stages up to the selection, each made from the one before."""
+    artifacts: dict[str, Artifact] = {}
+    for stage in STAGES:
+        if stage.name == "report":
+            continue
+        artifact = run.artifact(stage.directory)
+        made_from = {} if artifact is None else artifact.manifest["inputs"]
+        if artifact is None or any(artifacts[n].fingerprint != f for n, f in made_from.items()):
+            raise RunDirectoryError(
+                f"stage {stage.name} of {run.path} is not finished: let jobs/select.py finish the "
+                "run first"
+            )
+        artifacts[stage.name] = artifact
+    if artifacts["sample"].counts["everything"]:
+        raise SettingsError(
+            f"{run.path} asked the teacher about everything and has no network to score new rows "
+            "with: make a run with sample.fraction below 1"
+        )
+    return artifacts
+
+
+def _settings(
+    run: RunDirectory, artifacts: Mapping[str, Artifact], corpus: str, overrides: Mapping[str, Any]
+) -> Config:
+    """The run's settings with the new corpus, what it asks for by default, and the overrides."""
+    if not (run.path / CONFIG).is_file():
+        raise RunDirectoryError(f"{run.path} holds no {CONFIG}: run jobs/select.py on it again")
+    values = read_json(run.path / CONFIG)
+    old = parse_config(values, source=str(run.path / CONFIG))
+    if old.objective == "graph_cut":
+        raise SettingsError(
+            "graph_cut cannot tell what rows add to others: "
+            "give --selection.objective facility_location"
+        )
+    values["owned"] = _OWNED.model_dump(mode="json")
+    values["corpus"] = {**values["corpus"], "path": corpus, "format": "auto"}
+    share = artifacts["select"].counts["selected"] / artifacts["select"].counts["candidates"]
+    values["selection"] |= {
+        "budget": float(share),
+        "max_tokens": None,
+        "zero_gain_tail": "stop",
+        "objective": "facility_location_conditional_gain"
+        if old.objective == "facility_location"
+        else old.objective,
+    }
+    for name, value in overrides.items():
+        section = name.partition(".")[0]
+        if section not in OWN_SECTIONS:
+            raise SettingsError(
+                f"--{name} is a setting of the run, whose network is frozen; of new rows one can "
+                f"set {', '.join(OWN_SECTIONS)}"
+            )
+        override(values, name, value)
+    return parse_config(values, source="settings")
+
+
+def _place(
+    run: RunDirectory, artifacts: Mapping[str, Artifact], config: Config
+) -> tuple[RunDirectory, dict[str, Artifact]]:
+    """The addition's folder, named by the content of its files, and what its stages are given."""
+    contents = sorted(ingest.identity(_alone(config))["corpus"].values())
+    first = config.corpus.path if isinstance(config.corpus.path, str) else config.corpus.path[0]
+    name = re.sub(r"[^A-Za-z0-9]+", "-", Path(first).stem).strip("-") or "rows"
+    folder = run.path / FOLDER / f"{name}-{digest(contents)[:8]}"
+    before = _before(run, folder)
+    given = {f"run-{name}": artifact for name, artifact in artifacts.items()}
+    previous, vectors = artifacts["select"], artifacts["embed"]
+    corpora = [artifacts["ingest"]]
+    for earlier in before:
+        corpora.append(_artifact(earlier, "1-corpus"))
+        # its vectors with those that were owned before it, its ranking, the list up to it
+        vectors = _artifact(earlier, "2-embeddings").with_groups(
+            owned=[(_artifact(earlier, "2-embeddings"), "selected")]
+            + ([(vectors, "owned")] if "owned" in vectors.manifest["parts"] else [])
+        )
+        previous = _artifact(earlier, "7-selection").with_groups(
+            subset=[(_artifact(earlier, "8-merged"), "subset")]
+        )
+    given["known"] = artifacts["ingest"].with_groups(
+        candidates=[(corpus, "candidates") for corpus in corpora]
+    )
+    return RunDirectory(folder), {**given, "previous": previous, "previous-embed": vectors}
+
+
+def _before(run: RunDirectory, folder: Path) -> list[RunDirectory]:
+    """The additions that come before this one: those finished when it was first made, in order."""
+    origin = folder / ORIGIN
+    if not origin.is_file():
+        chains: list[list[str]] = [[]]
+        for path in (run.path / FOLDER).glob(f"*/{ORIGIN}"):
+            if RunDirectory(path.parent).artifact(ADDITION_STAGES[-1].directory) is not None:
+                chains.append([*read_json(path)["after"], path.parent.name])
+        write_json(origin, {"after": max(chains, key=len)})
+    return [RunDirectory(run.path / FOLDER / name) for name in read_json(origin)["after"]]
+
+
+def _artifact(directory: RunDirectory, folder: str) -> Artifact:
+    artifact = directory.artifact(folder)
+    if artifact is None:
+        raise RunDirectoryError(
+            f"{directory.path}, which came before, is not finished: score its corpus again first"
+        )
+    return artifact

@@ -1,4 +1,4 @@
-"""The command line that all jobs share: a config file, overrides, and exit codes.
+"""The command line that all jobs share: a config file or a finished run, overrides, exit codes.
 
     0 done        1 internal error        2 bad input or settings
 
@@ -12,15 +12,15 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.config import Config, load_config
+from engine.config import Config, load_config, yaml_value
 from engine.errors import EngineError, SettingsError
 
-__all__ = ["Arguments", "main"]
+__all__ = ["Arguments", "RunArguments", "main", "main_of_run"]
 
 _SETTINGS_HELP = """\
 Any setting of the config can be given as --section.key VALUE, VALUE read as YAML:
@@ -40,10 +40,40 @@ class Arguments:
     overwrite: bool
 
 
+@dataclass(frozen=True)
+class RunArguments:
+    """A parsed command line of a job on a finished run.
+
+    Attributes:
+        run_dir: the run.
+        values: the job's own flags, by name.
+        overrides: settings by dotted name, their values read as YAML.
+    """
+
+    run_dir: Path
+    values: dict[str, Any]
+    overrides: dict[str, Any]
+    overwrite: bool
+
+
 def main(
     description: str, job: Callable[[Arguments], dict[str, Any]], argv: Sequence[str] | None = None
 ) -> int:
     """Parse, run the job, print its result as one JSON line; returns the exit code."""
+    return _run(lambda: job(_parse(description, argv)))
+
+
+def main_of_run(
+    description: str,
+    flags: Mapping[str, str],
+    job: Callable[[RunArguments], dict[str, Any]],
+    argv: Sequence[str] | None = None,
+) -> int:
+    """As `main`, for a job on a finished run; `flags` are its own, required, with their help."""
+    return _run(lambda: job(_parse_of_run(description, flags, argv)))
+
+
+def _run(job: Callable[[], dict[str, Any]]) -> int:
     # libraries announce themselves through these; progress on stderr is ours
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -51,7 +81,7 @@ def main(
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
     try:
-        result = job(_parse(description, argv))
+        result = job()
     except EngineError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
@@ -60,6 +90,28 @@ def main(
         return 130
     sys.stdout.write(json.dumps(result, allow_nan=False) + "\n")
     return 0
+
+
+def _parse_of_run(
+    description: str, flags: Mapping[str, str], argv: Sequence[str] | None
+) -> RunArguments:
+    parser = argparse.ArgumentParser(
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--run-dir", required=True, type=Path, help="a finished run")
+    for name, text in flags.items():
+        parser.add_argument(f"--{name}", required=True, help=text)
+    parser.add_argument(
+        "--overwrite", action="store_true", help="redo what was made with other settings"
+    )
+    known, rest = parser.parse_known_args(argv)
+    if not known.run_dir.is_dir():
+        raise SettingsError(f"no such run directory: {known.run_dir}")
+    values = {name: getattr(known, name) for name in flags}
+    overrides = {name: yaml_value(text) for name, text in _overrides(rest).items()}
+    return RunArguments(known.run_dir, values, overrides, known.overwrite)
 
 
 def _parse(description: str, argv: Sequence[str] | None) -> Arguments:

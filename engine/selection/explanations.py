@@ -81,7 +81,8 @@ def write_explanations(
 ) -> None:
     """Write the table of all candidates, in corpus order. Memory: some 100 bytes for each.
 
-    `nearest` are the lists of `find_nearest`, each candidate's nearest selected row.
+    `nearest` are the lists of `find_nearest`, each candidate's nearest selected row; none where
+    nothing was selected.
     """
     num_candidates, ranking = len(means), selection.ranking
     selected = np.zeros(num_candidates, dtype=bool)
@@ -90,9 +91,7 @@ def write_explanations(
     rank[ranking] = np.arange(1, len(ranking) + 1)
     gain = np.zeros(num_candidates)
     gain[ranking] = selection.gains
-    ids, similarity = (
-        np.concatenate(pieces)[:, 0] for pieces in zip(*map(read_nearest, nearest), strict=True)
-    )
+    ids, similarity = _nearest(nearest, num_candidates)
     alone = ids == np.arange(num_candidates)  # the only selected row has no other
     columns: dict[str, pa.Array] = {
         "row": pa.array(np.arange(num_candidates)),
@@ -108,7 +107,9 @@ def write_explanations(
         "covered_by": pa.nulls(num_candidates, pa.int64()),
         "coverage": pa.nulls(num_candidates, pa.float32()),
         "num_covered": pa.nulls(num_candidates, pa.int64()),
-        "num_nearest": _where(selected, np.bincount(ids[~selected], minlength=num_candidates)),
+        "num_nearest": _where(
+            selected, np.bincount(ids[~selected & ~alone], minlength=num_candidates)
+        ),
     }
     if coverage is not None:
         covered = np.bincount(coverage.by[coverage.by >= 0], minlength=num_candidates)
@@ -120,6 +121,15 @@ def write_explanations(
             columns["coverage"] = pa.array(coverage.value)
     with atomic_path(path) as temporary:
         pq.write_table(pa.table(columns), temporary)
+
+
+def _nearest(files: Sequence[Path], num_candidates: int) -> tuple[IndexArray, FloatArray]:
+    """The nearest selected row of each candidate; itself where nothing was selected."""
+    if not files:
+        return np.arange(num_candidates), np.zeros(num_candidates, dtype=np.float32)
+    lists = [read_nearest(path) for path in files]
+    ids = np.concatenate([found[:, 0] for found, _ in lists])
+    return ids, np.concatenate([values[:, 0] for _, values in lists])
 
 
 def _where(known: np.ndarray, values: np.ndarray) -> pa.Array:

@@ -76,7 +76,9 @@ class FacilityLocationMutualInformation(FacilityLocation):
         form 2   f(A) = sum_{q in Q} max_{c in A} s[q, c] + eta sum_{c in A} max_{q in Q} s[q, c]
         form 1   f(A) = sum_{r in V} min(max_{c in A} s[r, c], eta max_{q in Q} query[r, q])
 
-    Settings: `form`, 2 by default; `eta` >= 0, how much relevance counts against coverage.
+    Settings: `form`, 2 by default; `eta` >= 0, how much relevance counts against coverage; `owned`
+    and `nu`, as for the conditional gain: coverage then counts where it is above nu times what
+    owned rows give, the information that is new beside them.
 
     Form 2 needs the kernel (Q, M) of the query to the candidates and nothing else. It does not
     saturate while candidates are relevant at all. Form 1 needs the kernel (V, M) of a ground set,
@@ -95,6 +97,8 @@ class FacilityLocationMutualInformation(FacilityLocation):
         form: Literal[1, 2] = 2,
         query: Any = None,
         eta: float = 1.0,
+        owned: Any = None,
+        nu: float = 1.0,
     ) -> None:
         name = "facility_location_mutual_information"
         if isinstance(form, bool) or form not in (1, 2):
@@ -104,7 +108,7 @@ class FacilityLocationMutualInformation(FacilityLocation):
                 f"{name} needs `query`, the similarity of the kernel's rows to the query, "
                 "in form 1 and only there: form 2 has the query as the rows of the kernel"
             )
-        eta = _not_negative(name, "eta", eta)
+        eta, nu = _not_negative(name, "eta", eta), _not_negative(name, "nu", nu)
         _refuse_negative(columns, name)
         self.relevance = np.zeros(columns.num_columns)
         if form == 1:
@@ -112,6 +116,8 @@ class FacilityLocationMutualInformation(FacilityLocation):
         else:
             self.relevance = eta * columns.maxima()
         super().__init__(columns, means)
+        if owned is not None:
+            self.covered = nu * _best_per_row("owned", owned, columns.num_rows)
 
     def gains(self, candidates: IndexArray) -> DoubleArray:
         return super().gains(candidates) + self.relevance[candidates]

@@ -30,6 +30,7 @@ __all__ = ["DEFAULT_BUDGET", "Prepared", "num_to_select", "prepare"]
 
 DEFAULT_BUDGET = 0.3
 _COSINE = (0.0, 1.0)
+_SPARES_OWNED = ("facility_location_conditional_gain", "facility_location_mutual_information")
 
 
 @dataclass
@@ -93,7 +94,7 @@ def _add_kernel(prepared: Prepared, context: StageContext) -> None:
         )
         kernel = _cosine_kernel(prepared, context, nearest)
     problem = replace(prepared.problem, kernel=kernel)
-    if config.objective == "facility_location_conditional_gain":
+    if config.owned is not None and config.objective in _SPARES_OWNED:
         path = context.directory / "owned.npy"
         if by_cosine:
             _write_owned_similarity(prepared, context, path)

@@ -14,7 +14,7 @@ from engine.config import Config
 from engine.kernels.arrays import FloatArray
 from engine.models.resolve import model_identity
 from engine.progress import say
-from engine.run_directory import Artifact, finish_part, save_array
+from engine.run_directory import Artifact, Part, finish_part, save_array
 from engine.selection import explanations, partitioned, subset_files
 from engine.selection.explanations import Coverage
 from engine.selection.nearest import NearestRows, find_nearest
@@ -61,14 +61,17 @@ def run(context: StageContext) -> StageResult:
     nearest = NearestRows(
         context.inputs["embed"], "candidates", root / SELECTED, count=1, others=True
     )
-    near, recall = find_nearest(
-        nearest, root / "near-selected", "nearest selected row", settings.execution
-    )
+    near: list[Part] = []
+    recall = 1.0
+    if solved["picks"]:
+        folder = root / "near-selected"
+        near, recall = find_nearest(nearest, folder, "nearest selected row", settings.execution)
     told = run_task(
         _write, problem, dict(context.inputs), config.cover == "self", [p.path for p in near], root
     )
     if solved.get("second_round") == "merged by gain":  # gains of partitions that did not meet
         solved["objective_value"] = told["covered_value"]
+    del solved["picks"]
     names = {"ranking": "ranking.parquet", "subset": "subset.parquet", "jsonl": "subset.jsonl"}
     files_of = {group: (name, told["selected"]) for group, name in names.items()}
     files_of["explanations"] = ("explanations.parquet", told["candidates"])
@@ -111,6 +114,7 @@ def _solve(
     subset_files.write_parquet(table, root / PICKS)
     save_array(root / SELECTED, np.sort(selection.ranking))
     tail_from, count = selection.zero_gain_from, len(selection.ranking)
+    told["picks"] = count
     told["objective_value"] = float(selection.objective_value)
     told["zero_gain_picks"] = 0 if tail_from is None else count - tail_from
     return told
@@ -143,7 +147,7 @@ def _write(
     told = {
         "selected": len(ranking),
         "candidates": len(means),
-        "mean_influence_selected": float(means[ranking].mean()),
+        "mean_influence_selected": float(means[ranking].mean()) if len(ranking) else None,
         "mean_influence_all": float(means.mean()),
         "covered_value": None if coverage is None else coverage.objective_value,
         "at_least": None if coverage is None else coverage.at_least,

@@ -68,12 +68,16 @@ def identity(config: Config) -> dict[str, Any]:
 def run(context: StageContext) -> StageResult:
     """Ask for what the store lacks, then write the labels of this sample in its order."""
     config, teacher = context.config, teacher_class(context.config.teacher.name)
-    rows, contents = run_task(_rows_to_prepare, context)
+    # new rows for a finished run: its teacher is asked, as it was prepared, and its store filled
+    corpus = context.inputs.get("run-ingest", context.inputs["ingest"])
+    home = context.inputs["run-score"].directory if "run-score" in context.inputs else None
+    home = home or context.directory
+    rows, contents = run_task(_rows_to_prepare, config, corpus)
     seeded = bool(rows) or teacher.name == "random"
     key = digest(config.seed if seeded else None, identity(config), *([contents] if rows else []))
-    store = context.directory / STORE / f"{teacher.name}-{key}"
+    store = home / STORE / f"{teacher.name}-{key}"
     inputs = (context.inputs["ingest"], context.inputs["sample"])
-    scope = _Scope(*inputs, store, context.directory, teacher.same_features)
+    scope = _Scope(*inputs, store, home, teacher.same_features)
     used: list[Part] = []
     if rows and finished_part(store / PREPARED) is None:
         piece = Partition(_relative(scope, PREPARED), len(rows), {"rows": rows})
@@ -104,13 +108,13 @@ def run(context: StageContext) -> StageResult:
     )
 
 
-def _rows_to_prepare(context: StageContext) -> tuple[list[int], str]:
+def _rows_to_prepare(config: Config, corpus: Artifact) -> tuple[list[int], str]:
     """The candidates that the teacher prepares itself with, and a digest of their contents."""
-    settings, seed = context.config.teacher, context.config.seed
+    settings, seed = config.teacher, config.seed
     share = teacher_class(settings.name).preparation_share(settings)
     if not share:
         return [], ""
-    rows = TableParts(context.inputs["ingest"], "candidates")
+    rows = TableParts(corpus, "candidates")
     names = [i for table in rows.iter_parts(["id"]) for i in table["id"].to_pylist()]
     order = sorted(range(len(names)), key=lambda row: order_hash(seed, "prepare", names[row]))
     drawn = order[: max(2, round(share * len(order)))]
@@ -120,7 +124,7 @@ def _rows_to_prepare(context: StageContext) -> tuple[list[int], str]:
 
 @dataclass(frozen=True)
 class _Scope:
-    """What the tasks and actors of this stage read and write."""
+    """What the tasks and actors of this stage read and write; `directory` holds the store."""
 
     corpus: Artifact
     sample: Artifact
@@ -156,7 +160,7 @@ def _ask(
     settings = context.config.teacher
     return run_partitions(
         partitions,
-        context.directory,
+        scope.directory,
         worker,
         {"settings": settings, "seed": context.config.seed, "scope": scope},
         label=label,

@@ -1,0 +1,43 @@
+#!/usr/bin/env python
+"""Why was a row kept or dropped?
+
+python jobs/explain.py --run-dir runs/mine --id ROW
+"""
+
+import sys
+from pathlib import Path
+
+# This folder holds a select.py, which shadows the standard library's `select`: the folder makes way
+# for the repository's root before anything else is imported.
+_here = Path(__file__).resolve().parent
+sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != _here]
+sys.path.insert(0, str(_here.parent))
+
+from typing import Any
+
+from engine.command_line import RunArguments, main_of_run
+
+
+def explain(arguments: RunArguments) -> dict[str, Any]:
+    """Say it in words on stderr; returns all that is known of the row."""
+    from engine.errors import RunDirectoryError, SettingsError
+    from engine.progress import say
+    from engine.run_directory import RunDirectory
+    from engine.selection.explain import explain
+
+    if arguments.overrides:
+        raise SettingsError(f"--{next(iter(arguments.overrides))}: explain takes no settings")
+    run = RunDirectory(arguments.run_dir)
+    corpus, selection = run.artifact("1-corpus"), run.artifact("7-selection")
+    if corpus is None or selection is None:
+        raise RunDirectoryError(f"{run.path} has no finished selection: run jobs/select.py first")
+    told = explain(corpus, selection, arguments.values["id"])
+    say(f"{told['id']}: {told['instruction']}")
+    for sentence in told["why"]:
+        say(f"  {sentence}")
+    return told
+
+
+if __name__ == "__main__":
+    flags = {"id": "id of the row, as in the corpus or, where it has none, in the ranking"}
+    sys.exit(main_of_run(__doc__, flags, explain))
