@@ -433,6 +433,20 @@ class SelectionConfig(Section):
     trade_off: float | None = Field(
         None, ge=0, description="of graph_cut, default 0.5: weight of redundancy"
     )
+    relevant_share: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="of mutual information of form 1: the share of the candidates that count as "
+        "relevant at all; relevance is measured from the least relevant of them",
+    )
+    floor: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="cosine up to which two candidates do not cover each other at all, where they "
+        "are compared by it",
+    )
     scaling: Literal["minmax", "clip0", "none"] = Field(
         "minmax",
         description="of influence before selection; minmax uses the range of the labels, frozen",
@@ -558,6 +572,10 @@ class Config(Section):
                     f"selection.{setting} is a setting of {' and '.join(objectives)}, "
                     f"not of {name}: leave it out"
                 )
+        if self.selection.relevant_share < 1 and self.selection.form != 1:
+            raise ValueError("selection.relevant_share is a setting of mutual information, form: 1")
+        if self.selection.floor and not (self.target and self.cover == "self"):
+            raise ValueError("selection.floor is for cosines: it needs cover: self and a target")
         if name in ("top_mean", "random"):
             return self
         if self.teacher.name in POINTWISE_TEACHERS and cover != "self":

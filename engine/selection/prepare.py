@@ -19,7 +19,7 @@ from engine.artifact_rows import VectorParts
 from engine.config import Config, SelectionConfig
 from engine.errors import SettingsError
 from engine.kernels.arrays import FloatArray
-from engine.run_directory import Artifact, Part, save_array
+from engine.run_directory import Artifact, Part, finish_part, save_array
 from engine.selection.kernel_files import KernelFiles, scaled
 from engine.selection.nearest import NearestRows, find_nearest, read_nearest
 from engine.selection.problem import Problem
@@ -29,7 +29,6 @@ from engine.stage import StageContext
 __all__ = ["DEFAULT_BUDGET", "Prepared", "num_to_select", "prepare"]
 
 DEFAULT_BUDGET = 0.3
-_COSINE = (0.0, 1.0)
 _SPARES_OWNED = ("facility_location_conditional_gain", "facility_location_mutual_information")
 
 
@@ -101,10 +100,12 @@ def _add_kernel(prepared: Prepared, context: StageContext) -> None:
         else:
             files = _paths(influence.directory, influence.parts("owned"))
             run_task(_write_scaled, files, scaling, path)
+        prepared.parts["owned"] = [finish_part(context.directory, path, kernel.num_rows)]
         problem = replace(problem, owned=path)
     if config.selection.form == 1:
         path = context.directory / "relevance.npy"
-        run_task(_write_relevance, by_influence, path)
+        run_task(_write_relevance, by_influence, config.selection.relevant_share, path)
+        prepared.parts["relevance"] = [finish_part(context.directory, path, kernel.num_rows)]
         problem = replace(problem, relevance=path)
     prepared.problem = problem
 
@@ -150,7 +151,7 @@ def _cosine_kernel(prepared: Prepared, context: StageContext, nearest: NearestRo
         num_rows=count,
         num_candidates=count,
         per_row=min(nearest.count, count),
-        scaling=_COSINE,
+        scaling=(context.config.selection.floor, 1.0),
         fills_diagonal=False,  # each row is in its own list
     )
 
@@ -169,16 +170,21 @@ def _write_owned_similarity(prepared: Prepared, context: StageContext, path: Pat
         nearest, context.directory / "near-owned", "owned rows", context.config.selection.execution
     )
     prepared.parts["near_owned"] = parts
-    run_task(_join_similarities, _paths(context.directory, parts), path)
+    files = _paths(context.directory, parts)
+    run_task(_join_similarities, files, context.config.selection.floor, path)
 
 
-def _join_similarities(files: tuple[Path, ...], path: Path) -> None:
+def _join_similarities(files: tuple[Path, ...], floor: float, path: Path) -> None:
     best: FloatArray = np.concatenate([read_nearest(file)[1][:, 0] for file in files])
-    save_array(path, best)
+    save_array(path, scaled(best, (floor, 1.0)))
 
 
-def _write_relevance(by_influence: KernelFiles, path: Path) -> None:
-    save_array(path, by_influence.maxima())
+def _write_relevance(by_influence: KernelFiles, share: float, path: Path) -> None:
+    relevance = by_influence.maxima()
+    if share < 1:
+        low, high = np.quantile(relevance, 1 - share), relevance.max()
+        relevance = scaled(relevance, (float(low), float(max(high, low + 1e-9))))
+    save_array(path, relevance)
 
 
 # --- limits --------------------------------------------------------------------------------------

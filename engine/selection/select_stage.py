@@ -94,6 +94,8 @@ def run(context: StageContext) -> StageResult:
             "explanations.parquet": explanations.COLUMNS,
             "similar/*.arrow, near-*/*.arrow": "per candidate its nearest rows by the cosine of "
             "the embeddings: ids int64[K], similarity float32[K], best first",
+            "owned.npy, relevance.npy": "float32 (R,): what owned rows do for each row to cover, "
+            "and its relevance to the targets, scaled",
             "tokens/*.npy": "int64 (rows,): tokens of each candidate, prompt and answer",
         },
     )

@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.selection import dense_table, measure_sparse
+from benchmarks.selection import dense_table, measure_sparse, partitions_table
 
 
 def test_all_ways_reach_the_same_value():
@@ -18,3 +18,8 @@ def test_a_size_is_measured():
     row = measure_sparse(500)
     assert (row["rows"], row["picks"]) == (500, 150)
     assert row["wall_s"] > 0 and row["peak_rss_gib"] > 0
+
+
+def test_partitions_are_measured():
+    (row,) = partitions_table(2000, [4])
+    assert 0.97 < row["ratio"] <= 1.001 and row["by_gain"] <= row["ratio"] + 1e-9

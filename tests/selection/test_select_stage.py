@@ -95,7 +95,9 @@ def test_nu_loosens_the_condition(job):
 )
 def test_objectives_over_the_targets(job, objective, settings):
     directory = selected(job, objective=objective, **settings)
-    influence, _, _ = arrays(directory)
+    influence, _, owned = arrays(directory)
+    if objective == "facility_location_mutual_information":
+        settings = {**settings, "owned": owned}
     expect(directory, influence.T, objective, **settings)
 
 
@@ -131,10 +133,32 @@ def test_mutual_information_of_form_1_is_capped_by_relevance(job):
         form=1,
         eta=0.7,
         query=influence.max(axis=1),
+        owned=np.load(directory.path / "7-selection" / "owned.npy"),
     )
     counts = directory.artifact("7-selection").counts
     assert counts["objective_value"] == pytest.approx(wanted.objective_value, rel=1e-5)
     assert counts["covered_value"] == pytest.approx(wanted.objective_value, rel=1e-5)
+
+
+def test_a_floor_and_a_share_leave_out_what_is_hardly_similar(job):
+    job = {**job, "influence": {"neighbours": 300}}
+    settings = {"form": 1, "floor": 0.9, "relevant_share": 0.2}
+    directory = selected(job, objective="facility_location_mutual_information", **settings)
+    influence, embeddings, _ = arrays(directory)
+    relevance = influence.max(axis=1)
+    low = np.quantile(relevance, 0.8)
+    kernel = np.maximum((cosines(embeddings) - 0.9) / 0.1, 0)
+    near_owned = np.load(directory.path / "7-selection" / "owned.npy")
+    wanted = select(
+        kernel,
+        30,
+        "facility_location_mutual_information",
+        form=1,
+        query=np.maximum((relevance - low) / (relevance.max() - low), 0),
+        owned=near_owned,
+    )
+    counts = directory.artifact("7-selection").counts
+    assert counts["covered_value"] == pytest.approx(wanted.objective_value, rel=1e-4)
 
 
 def test_neighbour_lists_bound_what_a_row_is_covered_by(job):
