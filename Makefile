@@ -37,6 +37,11 @@ bench: venv
 	$(BIN)/python benchmarks/fidelity.py --work runs/bench --json benchmarks/results/fidelity.json
 	$(BIN)/python benchmarks/fidelity.py --work runs/bench --teachers delift_se \
 		--sizes 250 500 1000 2000 --json benchmarks/results/fidelity-sizes.json
+	$(BIN)/python benchmarks/selection.py --json benchmarks/results/selection.json
+	$(BIN)/python benchmarks/target_recovery.py --work runs/bench/targets \
+		--json benchmarks/results/target_recovery.json
+	$(BIN)/python benchmarks/score_new.py --work runs/bench/new \
+		--json benchmarks/results/score_new.json
 
 clean:
 	rm -rf .venv build

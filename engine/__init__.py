@@ -11,7 +11,8 @@ The pipeline in order, one package per step (engine/README.md is the map):
     selection   7 select   greedy over an objective
     report      8 report   what was picked, whether to trust it, what it cost
 
-`run` does all of it; the other names are its parts for use on arrays.
+`run` does all of it, `score_new` adds new rows to a finished run; the other names are parts for use
+on arrays.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from engine.additions import score_new
     from engine.influence.predict import mean_influence, predict_influence, top_candidates
     from engine.network.fit import fit_network
     from engine.network.influence_network import InfluenceNetwork
@@ -32,6 +34,7 @@ __all__ = [
     "mean_influence",
     "predict_influence",
     "run",
+    "score_new",
     "select",
     "top_candidates",
 ]
@@ -43,6 +46,7 @@ _HOME = {
     "mean_influence": "engine.influence.predict",
     "predict_influence": "engine.influence.predict",
     "run": "engine.pipeline",
+    "score_new": "engine.additions",
     "select": "engine.selection.select",
     "top_candidates": "engine.influence.predict",
 }

@@ -28,6 +28,7 @@ from engine.report.picks import (
     top_examples,
 )
 from engine.report.provenance import Provenance, read_provenance
+from engine.report.selection_facts import selection_remarks
 from engine.run_directory import Artifact
 
 __all__ = ["Facts", "collect"]
@@ -44,6 +45,7 @@ class Facts:
     own_targets: bool
     objective: str
     kernel: dict[str, Any]
+    selection_remarks: list[str]
     zero_gain_tail: str
     unscorable: int
     funnel: list[SideFunnel]
@@ -77,6 +79,7 @@ def collect(config: Config, inputs: Mapping[str, Artifact]) -> Facts:
         own_targets="targets" in corpus.counts,
         objective=str(select.counts["objective"]),
         kernel=inputs["predict"].counts,
+        selection_remarks=list(selection_remarks(select.counts, "targets" in corpus.counts)),
         zero_gain_tail=config.selection.zero_gain_tail,
         unscorable=int(score.counts["unscorable"]),
         funnel=read_funnel(corpus, len(ranking.rows)),
