@@ -24,7 +24,7 @@ from engine.artifact_rows import VectorParts
 from engine.config import Config, CorpusConfig, override, parse_config
 from engine.corpus import ingest
 from engine.embedding import embed
-from engine.errors import RunDirectoryError, SettingsError
+from engine.errors import EngineError, RunDirectoryError, SettingsError
 from engine.influence import predict_stage
 from engine.network import drift
 from engine.pipeline import STAGES
@@ -34,6 +34,7 @@ from engine.run_directory import (
     Artifact,
     RunDirectory,
     digest,
+    discard,
     finish_part,
     read_json,
     save_array,
@@ -205,9 +206,14 @@ def score_new(
         if all(plan.done for plan in plans):
             say(f"done before: {directory.path}")
             return directory
-        with connected(config.ray):
-            for plan in plans:
-                do_stage(plan, config, directory, ADDITION_STAGES, given)
+        try:
+            with connected(config.ray):
+                for plan in plans:
+                    do_stage(plan, config, directory, ADDITION_STAGES, given)
+        except EngineError:  # rows of no use leave no trace
+            if directory.artifact(ADDITION_STAGES[0].directory) is None:
+                discard(directory.path)
+            raise
     return directory
 
 

@@ -47,7 +47,7 @@ STAGES: tuple[Stage, ...] = (
         predict_stage.run,
         ("seed", "influence"),
         ("ingest", "embed", "sample", "score", "fit"),
-        3,
+        4,
     ),
     Stage(
         "select",

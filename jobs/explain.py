@@ -32,9 +32,7 @@ def explain(arguments: RunArguments) -> dict[str, Any]:
     if corpus is None or selection is None:
         raise RunDirectoryError(f"{run.path} has no finished selection: run jobs/select.py first")
     told = explain(corpus, selection, arguments.values["id"])
-    say(f"{told['id']}: {told['instruction']}")
-    for sentence in told["why"]:
-        say(f"  {sentence}")
+    say("\n  ".join(told["why"]))
     return told
 
 

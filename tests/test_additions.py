@@ -186,6 +186,7 @@ def test_rows_of_the_run_are_passed_over_and_changed_ones_refused(old, tmp_path)
     assert "occurs before: another row" in row["reason"]
     with pytest.raises(InputError, match=r"nothing new in .*: all 300 rows are in the run already"):
         score_new(directory.path, job["corpus"]["path"])
+    assert not list((directory.path / "additions").glob("corpus-*"))
 
 
 def test_a_later_corpus_comes_after_the_additions_before_it(small_job, tmp_path):

@@ -18,7 +18,8 @@ SHOWN_CHARACTERS = 200
 
 
 def explain(corpus: Artifact, selection: Artifact, row_id: str) -> dict[str, Any]:
-    """The row's line of `explanations.parquet`, ids in place of row numbers, and `why` in words.
+    """The row's line of `explanations.parquet`, ids in place of row numbers, and `why` in words,
+    which are safe to show on a terminal.
 
     Reads one file of some 100 bytes a row and the texts of at most three rows. Raises InputError
     for an id that no candidate has; the message says when the quarantine holds it.
@@ -39,6 +40,7 @@ def explain(corpus: Artifact, selection: Artifact, row_id: str) -> dict[str, Any
     for name in ("nearest", "covered_by"):
         if told[name] is not None:
             told[name] = by_row[told[name]]["id"]
+    why.insert(0, f"{_shown(row_id)}: {_shown(by_row[told['row']]['instruction'])}")
     return {**told, "instruction": _shown(by_row[told["row"]]["instruction"]), "why": why}
 
 
@@ -78,7 +80,7 @@ def _why(
 
 
 def _named(row: int, by_row: dict[int, dict[str, str]], ranks: dict[int, int | None]) -> str:
-    return f"{by_row[row]['id']} (rank {ranks[row]}): {_shown(by_row[row]['instruction'])}"
+    return f"{_shown(by_row[row]['id'])} (rank {ranks[row]}): {_shown(by_row[row]['instruction'])}"
 
 
 def _shown(text: str) -> str:

@@ -219,7 +219,8 @@ def measured_ratio(problem: Problem, directory: Path, number: int, max_bytes: in
     for rows, most_picks in zip(parts, first_budgets([len(p) for p in parts], budget), strict=True):
         first = problem.solve(rows, most_picks, SLACK * share * len(rows) / len(sample))
         picks.append((first.ranking, first.gains))
-    in_two, _ = second_round(problem, picks, max_bytes, budget, share)
-    if at_once.objective_value <= 0:
-        return None
-    return in_two.objective_value / at_once.objective_value
+    in_two, greedy_again = second_round(problem, picks, max_bytes, budget, share)
+    value = in_two.objective_value
+    if not greedy_again:  # partitions may have covered the same rows
+        value = problem.value(problem.coverage(in_two.ranking)[1], in_two.ranking) or value
+    return value / at_once.objective_value if at_once.objective_value > 0 else None

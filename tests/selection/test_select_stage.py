@@ -244,6 +244,7 @@ def test_the_memory_setting_decides_how_many_partitions(job):
     counts = tiny.artifact("7-selection").counts
     assert counts["second_round"] == "merged by gain" and counts["selected"] == 30
     assert counts["objective_value"] == pytest.approx(counts["covered_value"])
+    assert 0.8 < counts["partition_ratio"] <= 1
     with pytest.raises(SettingsError, match="graph_cut sums over all pairs"):
         selected(own, objective="graph_cut", max_kernel_gib=gib)
 
