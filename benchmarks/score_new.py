@@ -110,7 +110,7 @@ def main() -> None:
             rows.append(measured(old, path, num_old, size))
         (folder,) = (old.path / "additions").iterdir()
         mine = artifacts(RunDirectory(folder), ADDITION_STAGES)["predict"]
-        ours = np.concatenate([np.load(mine.directory / p.path) for p in mine.parts["dense"]])
+        ours = np.concatenate([np.load(mine.directory / p.path) for p in mine.parts("dense")])
         pq.write_table(table.slice(0, num_old + arguments.sizes[-1]), work / "both.parquet")
         again = rerun(work, old, work / "both.parquet")[num_old:]
     labels = pq.read_table(artifacts(old, STAGES)["score"].path("labels"))["score"].to_numpy()
