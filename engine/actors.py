@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 
 import ray
 import ray.data
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import RayActorError, RayTaskError, WorkerCrashedError
 
 from engine import errors
 from engine.config import Execution, RayConfig
@@ -167,6 +167,9 @@ def _on_pool(
 ) -> Iterator[tuple[Part, int]]:
     if not pending:
         return
+    if len(pending) == 1:
+        yield _alone(pending[0], root, worker, worker_args, execution, threads)
+        return
     pool, num_cpus = _pool_size(execution, threads, len(pending))
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
@@ -188,15 +191,54 @@ def _on_pool(
         )
     try:
         for row in dataset.iter_rows():
-            outcome = json.loads(row["outcome"])
-            if "error" in outcome:
-                raise getattr(errors, outcome["error"])(outcome["message"])
-            yield Part(**outcome["part"]), outcome["units"]
+            yield _part_of(row["outcome"])
     except RayActorError as error:
-        raise EngineError(
-            f"a worker process died {_MAX_RESTARTS + 1} times at the same piece of work; what was "
-            f"finished is kept, and the same command goes on from there ({_first_line(error)})"
-        ) from None
+        raise _died(error) from None
+
+
+def _alone(
+    partition: Partition,
+    root: Path,
+    worker: type[PartitionWorker],
+    worker_args: Mapping[str, Any],
+    execution: Execution,
+    threads: int,
+) -> tuple[Part, int]:
+    """A single partition as a task: a pool would start a process for it, some ten seconds."""
+    cpus = min(float(threads), max(ray.cluster_resources().get("CPU", 1.0), 1.0))
+    remote = ray.remote(
+        num_cpus=cpus, num_gpus=execution.num_gpus or None, max_retries=_MAX_RESTARTS
+    )(_do_alone)
+    text = json.dumps(asdict(partition))
+    try:
+        outcome = ray.get(remote.remote(worker, dict(worker_args), str(root), threads, text))
+    except WorkerCrashedError as error:
+        raise _died(error) from None
+    return _part_of(outcome)
+
+
+def _do_alone(
+    worker: type[PartitionWorker], worker_args: dict[str, Any], root: str, threads: int, text: str
+) -> str:
+    outcomes: list[str] = _PoolActor(worker, worker_args, root, threads)({"partition": [text]})[
+        "outcome"
+    ]
+    return outcomes[0]
+
+
+def _part_of(text: str) -> tuple[Part, int]:
+    """The part of an outcome and its units of work; raises what the worker told the user."""
+    outcome = json.loads(text)
+    if "error" in outcome:
+        raise getattr(errors, outcome["error"])(outcome["message"])
+    return Part(**outcome["part"]), outcome["units"]
+
+
+def _died(error: Exception) -> EngineError:
+    return EngineError(
+        f"a worker process died {_MAX_RESTARTS + 1} times at the same piece of work; what was "
+        f"finished is kept, and the same command goes on from there ({_first_line(error)})"
+    )
 
 
 def _first_line(error: Exception) -> str:

@@ -74,11 +74,22 @@ def test_work_that_always_kills_its_worker_stops_with_a_sentence(tmp_path):
     assert (tmp_path / "p0.txt").exists()
 
 
-def test_what_a_worker_tells_the_user_arrives_as_itself(tmp_path):
+def test_a_single_piece_of_work_survives_its_worker_too(tmp_path):
+    (part,) = go(tmp_path, partitions(1), die_at=0)
+    assert (tmp_path / part.path).read_text() == "0" and tries(tmp_path) == 2
+    with pytest.raises(EngineError, match="died 4 times at the same piece of work") as caught:
+        go(tmp_path, [Partition("other.txt", 1, {"number": 9})], die_at=9, always=True)
+    assert "\n" not in str(caught.value)
     with pytest.raises(InputError, match=r"^number 0 is bad$"):
-        go(tmp_path, partitions(1, complain=True))
-    with pytest.raises(ModelError, match=r"^no such model$"):
-        go(tmp_path, partitions(1), worker=CannotLoad)
+        go(tmp_path, [Partition("third.txt", 1, {"number": 0, "complain": True})])
+
+
+def test_what_a_worker_tells_the_user_arrives_as_itself(tmp_path):
+    with pytest.raises(InputError, match=r"^number [01] is bad$"):
+        go(tmp_path, partitions(2, complain=True))
+    for count in (1, 2):
+        with pytest.raises(ModelError, match=r"^no such model$"):
+            go(tmp_path, partitions(count), worker=CannotLoad)
 
 
 def complain():

@@ -73,7 +73,7 @@ def _why(
         named = _named(told["covered_by"], by_row, ranks)
         yield f"the selected row that covers it best is {named}, by {told['coverage']:.3f}"
     if told["nearest"] is not None:
-        what = "another" if told["rank"] is not None else "the nearest"
+        what = "the nearest other" if told["rank"] is not None else "the nearest"
         named = _named(told["nearest"], by_row, ranks)
         yield f"{what} selected row is {named}, cosine {told['similarity']:.3f}"
     yield f"its mean influence is {told['mean_influence']:.4g}"
