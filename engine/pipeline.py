@@ -64,6 +64,7 @@ STAGES: tuple[Stage, ...] = (
         report.run,
         ("report", "teacher", "selection"),
         ("ingest", "embed", "sample", "score", "fit", "predict", "select"),
+        identity=report.identity,
     ),
 )
 

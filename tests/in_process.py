@@ -4,12 +4,22 @@ import importlib
 import pkgutil
 from contextlib import nullcontext
 
+from engine.evaluation.fine_tune import train_adapters
 from engine.network.fit import fit_network
 from engine.network.training_set import TrainingSet
 from engine.run_directory import finish_part, finished_part
 from engine.stage import Stopwatch
 
-PACKAGES = ("corpus", "embedding", "teachers", "network", "influence", "selection", "report")
+PACKAGES = (
+    "corpus",
+    "embedding",
+    "teachers",
+    "network",
+    "influence",
+    "selection",
+    "report",
+    "evaluation",
+)
 
 
 def run_partitions(partitions, root, worker, worker_args, **rest):
@@ -46,7 +56,12 @@ def fit_on_ray(data_dir, output_path, settings, seed, storage_path, name):
     return _Fitted(network)
 
 
+def fine_tune_on_ray(jobs, settings, inputs, root, name):
+    train_adapters(jobs, settings, inputs, root)
+
+
 REPLACEMENTS = {
+    "fine_tune_on_ray": fine_tune_on_ray,
     "run_partitions": run_partitions,
     "run_task": run_task,
     "fit_on_ray": fit_on_ray,
@@ -57,7 +72,9 @@ REPLACEMENTS = {
 
 def replace_ray(monkeypatch):
     """Have the stages and the pipeline call the functions above."""
-    modules = [importlib.import_module(f"engine.{name}") for name in ("pipeline", "additions")]
+    modules = [
+        importlib.import_module(f"engine.{name}") for name in ("pipeline", "additions", "arms")
+    ]
     for package in PACKAGES:
         folder = importlib.import_module(f"engine.{package}")
         for module in pkgutil.iter_modules(folder.__path__):

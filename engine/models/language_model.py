@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from torch.nn.functional import cross_entropy
 
 from engine.config import ModelConfig
 from engine.errors import ModelError
+from engine.models.adapters import load_adapter
 from engine.models.causal_model import (
     HEAD_ROWS,
     MAX_PADDED,
@@ -34,6 +36,7 @@ __all__ = [
     "LanguageModel",
     "NextTokenProbabilities",
     "ResponseProbabilities",
+    "Sampling",
     "Suffix",
 ]
 
@@ -81,6 +84,19 @@ class NextTokenProbabilities:
 
     values: NDArray[np.float32]
     num_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How `LanguageModel.generate` draws tokens; the publication's values, and a seed."""
+
+    seed: int
+    temperature: float = 0.2
+    min_p: float = 0.1
+
+    def arguments(self) -> dict[str, Any]:
+        """For transformers; its own top-k and top-p are off."""
+        return {"temperature": self.temperature, "min_p": self.min_p, "top_k": 0, "top_p": 1.0}
 
 
 class LanguageModel:
@@ -184,6 +200,59 @@ class LanguageModel:
             logits = self._float32_logits(hidden[list(range(len(batch))), last])
             values[batch] = logits.softmax(-1)[:, list(tokens)].cpu().numpy()
         return NextTokenProbabilities(values, sum(len(prompt) for prompt in prompts))
+
+    @torch.inference_mode()
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        max_new_tokens: int,
+        batch_size: int,
+        stop: Sequence[int] = (),
+        sampling: Sampling | None = None,
+    ) -> list[str]:
+        """The text that follows each prompt, in the order asked; greedy without `sampling`.
+
+        Batched by length, then position, padded on the left: batch mates matter through rounding
+        only, with `sampling` also through the random numbers, which are drawn for a whole batch
+        from its seed and first prompt. Ends at the eos, at one of `stop`, or after
+        `max_new_tokens`; neither is part of the text. No prompt is empty.
+        """
+        from transformers import GenerationConfig
+
+        settings = GenerationConfig(
+            max_new_tokens=max_new_tokens,
+            do_sample=sampling is not None,
+            pad_token_id=self.eos,
+            eos_token_id=sorted({self.eos, *stop}),
+            **({} if sampling is None else sampling.arguments()),
+        )
+        texts = [""] * len(prompts)
+        questions = [Suffix(prompt, [self.eos]) for prompt in prompts]
+        for batch in _batches([0] * len(prompts), questions, batch_size):
+            length = max(len(prompts[i]) for i in batch)
+            ids = torch.full((len(batch), length), self.eos, dtype=torch.long)
+            mask = torch.zeros_like(ids)
+            for row, i in enumerate(batch):
+                ids[row, length - len(prompts[i]) :] = torch.tensor(list(prompts[i]))
+                mask[row, length - len(prompts[i]) :] = 1
+            with torch.random.fork_rng():
+                if sampling is not None:
+                    torch.manual_seed(sampling.seed + batch[0])
+                found = self._model.generate(
+                    input_ids=ids.to(self._device),
+                    attention_mask=mask.to(self._device),
+                    generation_config=settings,
+                )
+            for row, i in enumerate(batch):
+                texts[i] = self._tokenizer.text(found[row, length:].tolist())
+        return texts
+
+    def load_adapter(self, path: Path | None) -> None:
+        """Put trained LoRA adapters into the model, in place of those of an earlier call.
+
+        None is the model without adapters. Raises ModelError for adapters of another model.
+        """
+        load_adapter(self._model, path)
 
     def _prefix_layers(self, prefix: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
         """Keys and values (1, heads, P, d) of every layer after one pass over the prefix."""

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,14 @@ from torch.nn.functional import cross_entropy
 from engine.config import ModelConfig
 from engine.errors import ModelError
 from engine.kernels.adam import BETAS, EPSILON
+from engine.models.adapters import (
+    ADAPTER,
+    AdapterShape,
+    add_adapters,
+    linear_layers,
+    matrices_of,
+    reset_adapters,
+)
 from engine.models.causal_model import (
     HEAD_ROWS,
     MAX_PADDED,
@@ -36,8 +44,6 @@ from engine.models.prompt_tokenizer import PromptTokenizer
 from engine.models.resolve import loading
 
 __all__ = ["LoraCheckpoint", "LoraModel", "TrainingRow", "learning_rates"]
-
-_ADAPTER = "default"
 
 Receiver = Callable[[int, Tensor], None]
 
@@ -82,7 +88,7 @@ class LoraModel:
             compute in bfloat16, which is 4 times as fast and moves features less than its own
             rounding does.
         rank, alpha, dropout: of LoRA; dropout acts in `fit` only.
-        targets: names of the linear layers that get an adapter.
+        targets: names of the linear layers that get an adapter; None is all but the LM head.
         seed: of the adapters' first weights.
 
     Raises ModelError when the model cannot be loaded, lacks a target, or has a loss that is not
@@ -95,7 +101,7 @@ class LoraModel:
         rank: int,
         alpha: float,
         dropout: float,
-        targets: Sequence[str],
+        targets: Sequence[str] | None,
         seed: int,
     ) -> None:
         torch.set_num_threads(config.threads)
@@ -103,16 +109,17 @@ class LoraModel:
         with loading(config):
             tokenizer, self._model = load_causal_model(config)
         self._tokenizer = PromptTokenizer(tokenizer, config.path)
+        targets = linear_layers(self._model) if targets is None else targets
+        self.shape = AdapterShape(rank, alpha, tuple(targets))
         self._check_targets(config, targets)
         with loading(config), torch.random.fork_rng(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # peft speaks of layouts that it handles itself
             torch.manual_seed(seed)
-            _add_adapters(self._model, rank, alpha, dropout, targets)
+            self._layers = add_adapters(self._model, rank, alpha, dropout, targets)
         if not config.quantization:
             self._model.to(self._device)
         self._model.eval()
         self._in_bfloat16 = config.dtype == "bfloat16"
-        self._layers = _adapted_layers(self._model)
         self._head = self._model.get_output_embeddings()
         self._finish_logits = logits_finisher(self._model.config)
         self._check_loss(config)
@@ -120,11 +127,7 @@ class LoraModel:
     @property
     def matrices(self) -> dict[str, nn.Parameter]:
         """The adapters' weights by name, A then B of each layer; their order numbers them."""
-        found = {}
-        for name, layer in self._layers.items():
-            found[f"{name}.A"] = layer.lora_A[_ADAPTER].weight
-            found[f"{name}.B"] = layer.lora_B[_ADAPTER].weight
-        return found
+        return matrices_of(self._layers)
 
     @property
     def device(self) -> torch.device:
@@ -183,27 +186,64 @@ class LoraModel:
             batch_size, max_positions: of one pass, see `batches`: a step may take several.
             seed: of the dropout.
         """
-        matrices = self.matrices
-        optimizer = torch.optim.Adam(matrices.values(), lr=0.0, betas=BETAS, eps=EPSILON)
+        matrices, optimizer = self.matrices, self.optimizer()
         checkpoints = []
         step = 0
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            self._model.train()
+        with self.training(seed):
             for order in orders:
                 first_step = step
                 for start in range(0, len(order), rows_per_step):
                     group = [rows[i] for i in order[start : start + rows_per_step]]
-                    optimizer.param_groups[0]["lr"] = rates[step]
-                    optimizer.zero_grad()
-                    for batch in self.batches(group, batch_size, max_positions):
-                        self._backward([group[i] for i in batch], 1.0 / len(group))
-                    optimizer.step()
+                    self.train_step(optimizer, group, rates[step], batch_size, max_positions)
                     step += 1
                 rate = sum(rates[first_step:step]) / (step - first_step)
                 checkpoints.append(_checkpoint(matrices, optimizer, step, rate))
-            self._model.eval()
         return checkpoints
+
+    def optimizer(self) -> torch.optim.Adam:
+        """A fresh Adam over the adapters, for `train_step`."""
+        return torch.optim.Adam(self.matrices.values(), lr=0.0, betas=BETAS, eps=EPSILON)
+
+    @contextmanager
+    def training(self, seed: int) -> Iterator[None]:
+        """Dropout is on inside the block, drawn from the seed; no other random state is touched."""
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self._model.train()
+            try:
+                yield
+            finally:
+                self._model.eval()
+
+    def train_step(
+        self,
+        optimizer: torch.optim.Adam,
+        rows: Sequence[TrainingRow],
+        rate: float,
+        batch_size: int,
+        max_positions: int,
+        mean_over: Literal["rows", "tokens"] = "rows",
+    ) -> float:
+        """One step on the mean loss of the rows, each row or each token alike; returns the loss.
+
+        `batch_size` and `max_positions` are of one pass, see `batches`: a step may take several.
+        """
+        optimizer.param_groups[0]["lr"] = rate
+        optimizer.zero_grad()
+        tokens = sum(len(row.response) for row in rows)
+        loss = 0.0
+        for batch in self.batches(rows, batch_size, max_positions):
+            part = [rows[i] for i in batch]
+            if mean_over == "rows":
+                loss += self._backward(part, [1.0 / len(rows)] * len(part))
+            else:
+                loss += self._backward(part, [len(row.response) / tokens for row in part])
+        optimizer.step()
+        return loss
+
+    def reset(self, seed: int) -> None:
+        """First weights again, drawn from the seed, for another training of the same model."""
+        reset_adapters(self._layers, seed)
 
     def load(self, weights: Mapping[str, Tensor]) -> None:
         """Put a checkpoint's weights into the adapters."""
@@ -227,21 +267,21 @@ class LoraModel:
             receive(number, gradients)
 
         with self._watched(receive_once):
-            self._backward(rows, 1.0)
+            self._backward(rows, [1.0] * len(rows))
         if sorted(received) != list(range(2 * len(self._layers))):
             raise ModelError(
                 f"{type(self._model).__name__}: some layers of teacher.less.lora_targets are not "
                 "called exactly once per pass; leave out layers of experts and shared layers"
             )
 
-    def _backward(self, rows: Sequence[TrainingRow], weight: float) -> float:
-        """Backpropagate weight * (sum of the rows' losses), and return it."""
+    def _backward(self, rows: Sequence[TrainingRow], weights: Sequence[float]) -> float:
+        """Backpropagate the weighted sum of the rows' losses, and return it."""
         hidden = self._hidden_states(rows)
         sizes = [len(row.response) for row in rows]
         row_numbers = [i for i, size in enumerate(sizes) for _ in range(size)]
         columns = [len(row.prompt) - 1 + k for row in rows for k in range(len(row.response))]
         wanted = torch.tensor([t for row in rows for t in row.response], device=self._device)
-        shares = [weight / size for size in sizes for _ in range(size)]
+        shares = [w / size for w, size in zip(weights, sizes, strict=True) for _ in range(size)]
         token_weights = torch.tensor(shares, device=self._device)
         chosen = hidden[row_numbers, columns]
         # The head, some rows at a time: the logits of all would be the largest tensor by far.
@@ -311,7 +351,7 @@ class LoraModel:
         with torch.inference_mode():
             whole = torch.tensor([ids], device=self._device)
             plain = float(self._model(input_ids=whole, labels=labels, use_cache=False).loss)
-        ours = self._backward([row], 1.0)
+        ours = self._backward([row], [1.0])
         self._model.zero_grad()
         exact = config.dtype == "float32" and config.quantization != "int8"
         tolerance = 1e-3 if exact else 0.05
@@ -333,31 +373,6 @@ def learning_rates(peak: float, warmup_ratio: float, num_steps: int) -> list[flo
         peak * ((s + 1) / (rising + 1) if s < rising else (num_steps - s) / (num_steps - rising))
         for s in range(num_steps)
     ]
-
-
-def _add_adapters(
-    model: Any, rank: int, alpha: float, dropout: float, targets: Sequence[str]
-) -> None:
-    from peft import LoraConfig, inject_adapter_in_model
-
-    settings = LoraConfig(
-        r=rank,
-        lora_alpha=alpha,  # a factor, whole or not
-        lora_dropout=dropout,
-        target_modules=list(targets),
-    )
-    inject_adapter_in_model(settings, model, adapter_name=_ADAPTER)
-
-
-def _adapted_layers(model: Any) -> dict[str, Any]:
-    """The layers with adapters by name, in the model's order; adapters are float32 from here on."""
-    from peft.tuners.lora import LoraLayer
-
-    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, LoraLayer)}
-    for layer in layers.values():
-        layer.lora_A.float()
-        layer.lora_B.float()
-    return layers
 
 
 def _checkpoint(
@@ -396,8 +411,8 @@ def _watch(layer: Any, number: int, receive: Receiver) -> list[Any]:
 
     return [
         layer.register_forward_pre_hook(note),
-        layer.lora_A[_ADAPTER].register_forward_hook(after_a),
-        layer.lora_B[_ADAPTER].register_forward_hook(after_b),
+        layer.lora_A[ADAPTER].register_forward_hook(after_a),
+        layer.lora_B[ADAPTER].register_forward_hook(after_b),
     ]
 
 

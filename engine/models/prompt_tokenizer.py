@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,6 +74,10 @@ class PromptTokenizer:
         ids = self._ids("\n" + text, read_special)
         size = len(self._anchor)
         return ids[size:] if ids[:size] == self._anchor else self._ids(text, read_special)
+
+    def text(self, ids: Sequence[int]) -> str:
+        """What a model wrote, without special tokens and white space round it."""
+        return str(self._tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
 
     def chat_frame(self) -> ChatFrame:
         """The chat template around one question and one answer.

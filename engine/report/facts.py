@@ -16,6 +16,7 @@ from engine.report.fidelity_facts import Calibration, one_sentence, read_calibra
 from engine.report.funnel import SideFunnel, read_funnel
 from engine.report.known_bad import KnownBad, known_bad
 from engine.report.ledger import Ledger, make_ledger
+from engine.report.other_results import ResultTable, read_results
 from engine.report.picks import (
     Distribution,
     ExampleRow,
@@ -58,6 +59,7 @@ class Facts:
     bottom: list[ExampleRow]
     known_bad: KnownBad | None
     ledger: Ledger
+    results: list[ResultTable]
     provenance: Provenance
 
 
@@ -92,5 +94,6 @@ def collect(config: Config, inputs: Mapping[str, Artifact]) -> Facts:
         bottom=bottom_examples(*examples),
         known_bad=known_bad(corpus, column, ranking.rows, means) if column else None,
         ledger=make_ledger({name: artifact.manifest for name, artifact in inputs.items()}),
+        results=read_results(settings.results),
         provenance=read_provenance(config, inputs),
     )

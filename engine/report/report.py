@@ -15,11 +15,24 @@ from engine.actors import run_task
 from engine.config import Config
 from engine.report.facts import Facts, collect
 from engine.report.fidelity_facts import judged_scores
+from engine.report.other_results import read_results
 from engine.report.page import render
-from engine.run_directory import Artifact, atomic_path, finish_part, write_json
+from engine.run_directory import (
+    Artifact,
+    atomic_path,
+    file_sha256,
+    finish_part,
+    write_json,
+)
 from engine.stage import StageContext, StageResult
 
-__all__ = ["run", "write_report"]
+__all__ = ["identity", "run", "write_report"]
+
+
+def identity(config: Config) -> dict[str, str]:
+    """The results files that are shown, by their content; a bad one stops the job at its start."""
+    read_results(config.report.results)
+    return {path: file_sha256(Path(path)) for path in config.report.results}
 
 
 def run(context: StageContext) -> StageResult:

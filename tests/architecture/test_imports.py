@@ -15,10 +15,19 @@ LAYERS = [
     {"models"},
     {"stage", "artifact_rows"},
     {"actors", "clusters", "command_line"},
-    {"corpus", "embedding", "teachers", "network", "influence", "selection", "report"},
+    {
+        "corpus",
+        "embedding",
+        "teachers",
+        "network",
+        "influence",
+        "selection",
+        "report",
+        "evaluation",
+    },
     {"workflow"},
     {"pipeline"},
-    {"additions"},
+    {"additions", "arms"},
 ]
 # A fitted network is what the predictor predicts with; everything else travels as artifacts.
 ALLOWED_SIDEWAYS = {("influence", "engine.network.influence_network")}

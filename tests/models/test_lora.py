@@ -73,7 +73,7 @@ def test_the_loss_is_that_of_transformers(tiny: LoraModel):
     labels = torch.tensor([[-100] * len(row.prompt) + [*row.response]])
     ids = torch.tensor([[*row.prompt, *row.response]])
     plain = tiny._model(input_ids=ids, labels=labels).loss
-    assert tiny._backward([row], 1.0) == pytest.approx(float(plain.detach()), rel=1e-5)
+    assert tiny._backward([row], [1.0]) == pytest.approx(float(plain.detach()), rel=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "gemma2"])
@@ -155,12 +155,12 @@ def test_fit_takes_the_steps_of_adam(tiny_dir: Path):
 
 def test_fit_learns_and_load_goes_back(tiny_dir: Path):
     model = LoraModel(ModelConfig(path=str(tiny_dir)), 8, 16.0, 0.1, ("q_proj", "o_proj"), seed=1)
-    before = model._backward(ROWS, 1.0)
+    before = model._backward(ROWS, [1.0] * len(ROWS))
     checkpoints = model.fit(ROWS, [[0, 1, 2, 3, 4]] * 20, 5, [0.01] * 20, 5, 64, seed=0)
-    after = model._backward(ROWS, 1.0)
+    after = model._backward(ROWS, [1.0] * len(ROWS))
     assert after < 0.8 * before
     model.load(checkpoints[0].weights)
-    assert after < model._backward(ROWS, 1.0) < before
+    assert after < model._backward(ROWS, [1.0] * len(ROWS)) < before
     assert not torch.equal(*(checkpoints[i].weights[next(iter(model.matrices))] for i in (0, 1)))
 
 

@@ -1,0 +1,301 @@
+"""The arms of an evaluation: who chooses the subset, and what a model makes of it.
+
+    RUN/1-corpus 2-embeddings          of the candidates and targets, shared by all arms
+    RUN/evaluation/
+        teachers/NAME/store/           every answer of a teacher, shared by the arms that ask it
+        subsets/ARM-SEED/3-sample ... 7-selection      a subset, by the pipeline's own stages
+        1-test 2-adapters 3-answers 4-grades 5-results
+
+The arm of a teacher asks it about everything, that of the network about `sample.fraction`; both
+ask through one store, so nothing is paid twice. `Random` draws as many rows as the others select.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from engine.actors import connected, run_task
+from engine.artifact_rows import TableParts, id_hashes
+from engine.config import ArmKind, Config, TeacherConfig, load_config
+from engine.corpus import ingest
+from engine.errors import SettingsError
+from engine.evaluation import answer, fine_tune, grade, results
+from engine.evaluation.cells import Cell
+from engine.pipeline import STAGES, run
+from engine.progress import say
+from engine.run_directory import Artifact, RunDirectory, atomic_path, digest, finish_part
+from engine.selection.prepare import num_to_select
+from engine.stage import Stage, StageContext, StageResult
+from engine.workflow import do_stage, plan_stages, refuse_other_settings
+
+__all__ = ["Arm", "arms_of", "evaluate"]
+
+FOLDER = "evaluation"
+NAMES = {"delift": "DELIFT", "delift_se": "DELIFT(SE)", "less": "LESS", "selectit": "SelectIT"}
+_ASKING = ("sample", "score", "fit", "predict", "select")
+_PAIRS_OF_ARMS = {"teacher": "{}", "network": "NN+{}", "small": "small {}"}
+
+
+@dataclass(frozen=True)
+class Arm:
+    """Who chooses the rows.
+
+    Attributes:
+        name: in the table.
+        kind: as in the settings.
+        teacher: whom it asks, if anybody.
+        fraction: of the points that the teacher is asked about.
+    """
+
+    name: str
+    kind: ArmKind
+    teacher: TeacherConfig | None = None
+    fraction: float = 1.0
+
+    @property
+    def has_subset(self) -> bool:
+        return self.kind != "initial"
+
+
+def arms_of(config: Config) -> list[Arm]:
+    """The arms that the settings ask for, in the order of the table."""
+    settings = config.evaluation
+    assert settings is not None
+    arms = [Arm(kind.capitalize(), kind) for kind in ("initial", "random") if kind in settings.arms]
+    for teacher in settings.teachers or (config.teacher,):
+        name = NAMES.get(teacher.name, teacher.name)
+        if "teacher" in settings.arms:
+            arms.append(Arm(name, "teacher", teacher))
+        if "small" in settings.arms and settings.small_model is not None:
+            small = teacher.model_copy(update={"model": settings.small_model})
+            arms.append(Arm(f"small {name}", "small", small))
+        if "network" in settings.arms:
+            arms.append(Arm(f"NN+{name}", "network", teacher, config.sample.fraction))
+    return arms + ([Arm("Full", "full")] if "full" in settings.arms else [])
+
+
+def evaluate(
+    config: Config | Path | str, *, run_dir: Path | str | None = None, overwrite: bool = False
+) -> RunDirectory:
+    """Select with every arm, train and show, answer, grade, compare; returns RUN/evaluation.
+
+    Args:
+        config: settings with an `evaluation` section, or the YAML file that holds them.
+        run_dir: in place of the config's.
+        overwrite: redo what was made with other settings, instead of stopping.
+
+    May be killed at any moment and started again. Cost: each teacher asked about everything (once,
+    whatever number of seeds), one training per arm and seed, two passes per answer. Raises
+    SettingsError without an `evaluation` section, and otherwise what the stages raise.
+    """
+    config = config if isinstance(config, Config) else load_config(Path(config))
+    if config.evaluation is None:
+        raise SettingsError("nothing to evaluate on: set evaluation.test.path")
+    if config.sample.fraction == 1 and "network" in config.evaluation.arms:
+        raise SettingsError("sample.fraction 1 leaves nothing for the network: set it below 1")
+    with connected(config.ray):
+        base = run(config, run_dir=run_dir, until="embed", overwrite=overwrite)
+        directory = RunDirectory(base.path / FOLDER)
+        with directory.lock():
+            subsets = _Subsets(config, base, directory, overwrite)
+            cells, given = _cells(config, subsets)
+            given |= subsets.shared
+            stages = _stages(cells, tuple(given), subsets.trusted, arms_of(config))
+            plans = list(plan_stages(stages, config, directory, given))
+            refuse_other_settings(plans, directory, overwrite)
+            for plan in plans:
+                do_stage(plan, config, directory, stages, given)
+    return directory
+
+
+def _cells(config: Config, subsets: _Subsets) -> tuple[list[Cell], dict[str, Artifact]]:
+    """All cells and the subsets that they read, by name."""
+    settings = config.evaluation
+    assert settings is not None
+    given: dict[str, Artifact] = {}
+    cells: list[Cell] = []
+    for arm in sorted(arms_of(config), key=lambda arm: arm.teacher is None):  # Random comes after
+        trainings = settings.qlora.max_seeds.get(arm.kind, len(settings.seeds))
+        for number, seed in enumerate(settings.seeds):
+            name = subsets.of(arm, seed, given) if arm.has_subset else None
+            cells += [
+                Cell(arm.name, method, seed, name)
+                for method in settings.methods
+                if method == "icl" or number < trainings
+            ]
+    return cells, given
+
+
+# --- subsets -------------------------------------------------------------------------------------
+
+
+class _Subsets:
+    """Makes the subset of an arm and seed, from the artifacts that all share."""
+
+    def __init__(
+        self, config: Config, base: RunDirectory, directory: RunDirectory, overwrite: bool
+    ) -> None:
+        self._config, self._directory, self._overwrite = config, directory, overwrite
+        self.trusted: dict[str, list[bool]] = {}  # of the networks, by arm, one for each seed
+        self.shared: dict[str, Artifact] = {}
+        for stage in STAGES:
+            if stage.name in ("ingest", "embed"):
+                artifact = base.artifact(stage.directory)
+                assert artifact is not None, f"{stage.name} is not finished"
+                self.shared[stage.name] = artifact
+
+    def of(self, arm: Arm, seed: int, given: dict[str, Artifact]) -> str:
+        """Make the subset if it is not there; adds it to `given` and returns its name there.
+
+        A teacher that is asked about everything has one subset for all seeds.
+        """
+        drawn = arm.kind in ("random", "network")
+        slug = arm.name.lower().replace("(", "-").replace(")", "").replace("+", "-")
+        name = slug.replace(" ", "-") + (f"-{seed}" if drawn else "")
+        if name in given:
+            return name
+        place = RunDirectory(self._directory.path / "subsets" / name)
+        if arm.teacher is None:
+            rows = max((a.counts["selected"] for a in given.values()), default=None)
+            artifact = self._drawn(arm, seed, place, rows)
+        else:
+            say(f"--- {name}")
+            seeded = self._config.model_copy(update={"seed": seed}) if drawn else self._config
+            artifact = self._selected(arm, arm.teacher, seeded, place)
+        given[name] = artifact
+        return name
+
+    def _selected(
+        self, arm: Arm, teacher: TeacherConfig, seeded: Config, place: RunDirectory
+    ) -> Artifact:
+        """A subset by the pipeline's stages; a teacher is prepared alike for every seed."""
+        sample = self._config.sample.model_copy(update={"fraction": arm.fraction})
+        seeded = seeded.model_copy(update={"teacher": teacher, "sample": sample})
+        config = seeded.model_copy(update={"seed": self._config.seed})
+        stages = [stage for stage in STAGES if stage.name in _ASKING]
+        who = teacher.name if arm.kind != "small" else f"small-{teacher.name}"
+        store = self._directory.path / "teachers" / who
+        store.mkdir(parents=True, exist_ok=True)
+        given = {**self.shared, "run-score": Artifact(store, {"fingerprint": ""})}
+        plans = list(plan_stages(stages, seeded, place, given))
+        refuse_other_settings(plans, place, self._overwrite)
+        for plan in plans:
+            settings = config if plan.stage.name == "score" else seeded
+            do_stage(plan, settings, place, stages, given)
+        if arm.kind == "network":
+            fit = _finished(place, next(stage for stage in stages if stage.name == "fit"))
+            self.trusted.setdefault(arm.name, []).append(bool(fit.counts["trusted"]))
+        return _finished(place, stages[-1])
+
+    def _drawn(self, arm: Arm, seed: int, place: RunDirectory, rows: int | None) -> Artifact:
+        num = len(TableParts(self.shared["ingest"], "candidates"))
+        count = num_to_select(self._config.selection, num) if rows is None else rows
+        count = num if arm.kind == "full" else count
+        stage = Stage(
+            "draw",
+            "7-selection",
+            partial(_draw, count=count),
+            ("seed",),
+            ("ingest",),
+            identity=lambda _: {"rows": count},
+        )
+        seeded = self._config.model_copy(update={"seed": seed})
+        (plan,) = plan_stages([stage], seeded, place, self.shared)
+        refuse_other_settings([plan], place, self._overwrite)
+        do_stage(plan, seeded, place, [stage], self.shared)
+        return _finished(place, stage)
+
+
+def _finished(place: RunDirectory, stage: Stage) -> Artifact:
+    artifact = place.artifact(stage.directory)
+    assert artifact is not None, f"{stage.name} in {place.path} is not finished"
+    return artifact
+
+
+def _draw(context: StageContext, count: int) -> StageResult:
+    path = context.directory / "ranking.parquet"
+    run_task(_write_draw, context.inputs["ingest"], context.config.seed, count, path)
+    return StageResult(
+        parts={"ranking": [finish_part(context.directory, path, count)]},
+        counts={"selected": count},
+        columns={"row": "int64 row of the candidates, in the order drawn"},
+    )
+
+
+def _write_draw(corpus: Artifact, seed: int, count: int, path: Path) -> None:
+    hashes = id_hashes(TableParts(corpus, "candidates"), seed, "random subset")
+    rows = np.argsort(hashes, kind="stable")[:count].astype(np.int64)
+    with atomic_path(path) as temporary:
+        pq.write_table(pa.table({"row": rows}), temporary)
+
+
+# --- what is made of them ------------------------------------------------------------------------
+
+
+def _test(context: StageContext) -> StageResult:
+    assert context.config.evaluation is not None
+    alone = {"corpus": context.config.evaluation.test, "target": None, "owned": None}
+    return ingest.run(StageContext(context.config.model_copy(update=alone), context.directory, {}))
+
+
+def _test_identity(config: Config) -> dict[str, Any]:
+    assert config.evaluation is not None
+    alone = {"corpus": config.evaluation.test, "target": None, "owned": None}
+    return ingest.identity(config.model_copy(update=alone))
+
+
+def _stages(
+    cells: Sequence[Cell],
+    subsets: tuple[str, ...],
+    trusted: Mapping[str, Sequence[bool]],
+    arms: Sequence[Arm],
+) -> tuple[Stage, ...]:
+    """The stages of the evaluation; which cells there are belongs to their settings."""
+    identity = {"cells": digest([vars(cell) for cell in cells])}
+    compare = partial(results.run, trusted=trusted, order=[arm.name for arm in arms])
+    made: list[tuple[str, str, Any, tuple[str, ...]]] = [
+        ("fine-tune", "2-adapters", fine_tune.run, subsets),
+        ("answer", "3-answers", answer.run, ("test", "fine-tune", *subsets)),
+        ("grade", "4-grades", grade.run, ("test", "answer")),
+        ("results", "5-results", compare, ("test", "answer", "grade", *subsets)),
+    ]
+    first = Stage("test", "1-test", _test, ("evaluation.test",), identity=_test_identity)
+    return first, *(
+        Stage(
+            name,
+            directory,
+            partial(function, cells=cells),
+            ("seed", *_SETTINGS[name]),
+            reads,
+            identity=lambda _: identity,
+        )
+        for name, directory, function, reads in made
+    )
+
+
+_MODEL = ("evaluation.model", "evaluation.prompt_style")
+_SETTINGS: dict[str, tuple[str, ...]] = {
+    "fine-tune": (*_MODEL, "evaluation.qlora"),
+    "answer": (
+        *_MODEL,
+        "embedding",
+        "evaluation.instruction",
+        "evaluation.methods",
+        "evaluation.num_examples",
+        "evaluation.max_tokens",
+        "evaluation.max_new_tokens",
+        "evaluation.batch_size",
+        "evaluation.sampling",
+        "evaluation.qlora",
+    ),
+    "grade": ("evaluation.similarity_model", "evaluation.judge", "embedding.model"),
+    "results": ("evaluation.seeds",),
+}

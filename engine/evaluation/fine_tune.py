@@ -1,0 +1,312 @@
+"""Fine-tune: QLoRA adapters of the evaluated model, one for each subset and seed, on Ray Train.
+
+Source: Dettmers et al. 2023 (QLoRA), with the publication's settings as defaults. A row's prompt is
+read and its response learned; the loss of a step is the mean over all response tokens of its rows,
+as cross-entropy with label -100 on prompt and padding gives it. Each worker trains adapters of its
+own, one after the other beside the same frozen model, so neither the number of workers nor a kill
+changes a byte: an adapter that is finished is never trained again, and one that is not goes on from
+its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray.train
+import ray.train.torch
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from engine.actors import run_task
+from engine.artifact_rows import TableParts
+from engine.config import Config, EvaluationConfig, ModelConfig
+from engine.errors import EngineError, InputError
+from engine.evaluation.cells import Cell, subset_rows
+from engine.evaluation.prompts import TEMPLATE_VERSION, PromptBuilder
+from engine.example import Example, order_hash
+from engine.models.adapters import save_adapter
+from engine.models.lora import LoraModel, TrainingRow, learning_rates
+from engine.models.resolve import model_identity
+from engine.run_directory import (
+    Artifact,
+    atomic_path,
+    digest,
+    finish_part,
+    finished_part,
+    total_usage,
+    write_json,
+)
+from engine.stage import StageContext, StageResult, Stopwatch
+
+__all__ = ["TrainingJob", "fine_tune_on_ray", "run", "train_adapters", "trained_model"]
+
+STEPS_PER_CHECKPOINT = 50
+MAX_FAILURES = 3
+# As for the fit: a worker, the controller and a driver fit on two CPUs.
+_CPUS_PER_WORKER = 0.5
+_STEP = "step"
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """One adapter to train.
+
+    Attributes:
+        path: of the adapter, relative to the stage's folder.
+        subset: name of the input artifact that lists its rows.
+        seed: of first weights, dropout and the order of the rows.
+        rows: how many there are.
+    """
+
+    path: str
+    subset: str
+    seed: int
+    rows: int
+
+
+def run(context: StageContext, cells: Sequence[Cell]) -> StageResult:
+    """Train what is missing; `cells.json` says which adapter belongs to which cell."""
+    config, root = context.config, context.directory
+    assert config.evaluation is not None
+    trained = [cell for cell in cells if cell.method == "qlora" and cell.subset is not None]
+    jobs = run_task(_plan, config, dict(context.inputs), trained)
+    pending = {job.path: job for job in jobs.values() if finished_part(root / job.path) is None}
+    if pending:
+        fine_tune_on_ray(
+            list(pending.values()), config.evaluation, dict(context.inputs), root, _name(pending)
+        )
+    paths = sorted({job.path for job in jobs.values()})
+    parts = [part for path in paths if (part := finished_part(root / path)) is not None]
+    assert len(parts) == len(paths), "an adapter was not trained"
+    write_json(root / "cells.json", {name: job.path for name, job in sorted(jobs.items())})
+    usage = total_usage(parts)
+    return StageResult(
+        parts={
+            "adapters": parts,
+            "cells": [finish_part(root, root / "cells.json", len(jobs))],
+        },
+        counts={"adapters": len(parts), "left_out": int(usage.get("left_out", 0))},
+        usage=usage,
+        columns={"adapters/*.safetensors": "LoRA A and B of each layer, float32"},
+        models={"model": model_identity(config.evaluation.model)},
+    )
+
+
+def trained_model(settings: EvaluationConfig) -> ModelConfig:
+    """The evaluated model as it is trained and then asked: quantised."""
+    return settings.model.model_copy(update={"quantization": settings.qlora.quantization})
+
+
+def _plan(
+    config: Config, inputs: Mapping[str, Artifact], cells: Sequence[Cell]
+) -> dict[str, TrainingJob]:
+    """The job of each cell by its name; cells with the same rows and seed share one."""
+    settings = config.evaluation
+    assert settings is not None
+    qlora = settings.qlora.model_dump(mode="json", exclude={"max_seeds", "num_workers", "num_gpus"})
+    model = settings.model
+    recipe = [TEMPLATE_VERSION, settings.prompt_style, qlora, model_identity(model)]
+    recipe += [model.dtype, model.threads, inputs["ingest"].fingerprint]
+    jobs = {}
+    for cell in cells:
+        assert cell.subset is not None
+        rows = subset_rows(inputs, cell.subset)
+        path = f"adapters/{digest(recipe, rows.tolist(), cell.seed)}.safetensors"
+        jobs[cell.name] = TrainingJob(path, cell.subset, cell.seed, len(rows))
+    return jobs
+
+
+def _name(pending: Mapping[str, TrainingJob]) -> str:
+    return f"fine-tune-{digest(sorted(pending))}"
+
+
+# --- training, in a worker -----------------------------------------------------------------------
+
+
+def train_adapters(
+    jobs: Sequence[TrainingJob],
+    settings: EvaluationConfig,
+    inputs: Mapping[str, Artifact],
+    root: Path,
+) -> None:
+    """Train some adapters one after the other with one model.
+
+    Raises ModelError for a model that cannot be trained, InputError for a subset no row of which
+    fits.
+    """
+    qlora = settings.qlora
+    model = LoraModel(
+        trained_model(settings),
+        qlora.lora_rank,
+        qlora.lora_alpha,
+        qlora.lora_dropout,
+        qlora.lora_targets,
+        seed=0,
+    )
+    prompts = PromptBuilder(model.tokenizer, settings.prompt_style, settings.instruction)
+    corpus = TableParts(inputs["ingest"], "candidates")
+    for job in jobs:
+        if finished_part(root / job.path) is None:
+            examples = corpus.examples(subset_rows(inputs, job.subset))
+            _train_adapter(model, prompts, settings, job, examples, root)
+
+
+def _train_adapter(
+    model: LoraModel,
+    prompts: PromptBuilder,
+    settings: EvaluationConfig,
+    job: TrainingJob,
+    examples: Sequence[Example],
+    root: Path,
+) -> None:
+    watch, qlora = Stopwatch(), settings.qlora
+    longest = min(qlora.max_tokens, model.context_size)
+    rows: dict[str, TrainingRow] = {}
+    for example in examples:
+        row = prompts.training_row(example, longest)
+        if row is not None:
+            rows[example.id] = row
+    if not rows:
+        raise InputError(
+            f"no answer of the subset {job.subset} fits into evaluation.qlora.max_tokens {longest}"
+        )
+    steps_per_epoch = math.ceil(len(rows) / qlora.batch_size)
+    rates = learning_rates(qlora.learning_rate, 0.0, steps_per_epoch * qlora.epochs)
+    model.reset(job.seed)
+    optimizer = model.optimizer()
+    checkpoint = root / f"{job.path}.checkpoint"
+    first = _restore(checkpoint, model, optimizer)
+    losses: list[float] = []
+    order: list[str] = []
+    for step in range(first, len(rates)):
+        epoch, place = divmod(step, steps_per_epoch)
+        if not order or place == 0:
+            order = _order(rows, job.seed, epoch)
+        group = order[place * qlora.batch_size : (place + 1) * qlora.batch_size]
+        # dropout of a step is drawn from its number, so that a restored training goes on alike
+        with model.training(order_hash(job.seed, "dropout", str(step)) >> 1):
+            loss = model.train_step(
+                optimizer,
+                [rows[name] for name in group],
+                rates[step],
+                qlora.batch_size,
+                max_positions=longest,
+                mean_over="tokens",
+            )
+        losses.append(loss)
+        if (step + 1) % STEPS_PER_CHECKPOINT == 0 and step + 1 < len(rates):
+            _save(checkpoint, model, optimizer, step + 1)
+    path = root / job.path
+    with atomic_path(path) as temporary:
+        save_adapter(temporary, model.matrices, model.shape)
+    checkpoint.unlink(missing_ok=True)
+    usage = {
+        "tokens": float(sum(row.size for row in rows.values()) * qlora.epochs),
+        "rows": float(len(rows)),
+        "left_out": float(len(examples) - len(rows)),
+        "last_loss": float(np.mean(losses[-steps_per_epoch:])),
+    }
+    finish_part(root, path, len(rows), {**usage, **watch.usage()})
+
+
+def _order(names: Iterable[str], seed: int, epoch: int) -> list[str]:
+    return sorted(names, key=lambda name: order_hash(seed, f"epoch {epoch}", name))
+
+
+def _save(path: Path, model: LoraModel, optimizer: torch.optim.Adam, step: int) -> None:
+    tensors: dict[str, Tensor] = {}
+    for name, matrix in model.matrices.items():
+        state = optimizer.state[matrix]
+        tensors[f"{name}.weight"] = matrix.detach().cpu().clone()
+        tensors[f"{name}.m"] = state["exp_avg"].cpu().clone()
+        tensors[f"{name}.v"] = state["exp_avg_sq"].cpu().clone()
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, metadata={_STEP: str(step)})
+
+
+def _restore(path: Path, model: LoraModel, optimizer: torch.optim.Adam) -> int:
+    """Put a checkpoint back, if there is one; returns the steps that it holds."""
+    if not path.is_file():
+        return 0
+    with safe_open(path, "pt") as file, torch.no_grad():
+        step = int(file.metadata()[_STEP])
+        for name, matrix in model.matrices.items():
+            matrix.copy_(file.get_tensor(f"{name}.weight"))
+            optimizer.state[matrix] = {
+                "step": torch.tensor(float(step)),
+                "exp_avg": file.get_tensor(f"{name}.m").to(matrix.device),
+                "exp_avg_sq": file.get_tensor(f"{name}.v").to(matrix.device),
+            }
+    return step
+
+
+# --- Ray Train -----------------------------------------------------------------------------------
+
+
+def fine_tune_on_ray(
+    jobs: Sequence[TrainingJob],
+    settings: EvaluationConfig,
+    inputs: Mapping[str, Artifact],
+    root: Path,
+    name: str,
+) -> None:
+    """Train the adapters as a Ray Train job; files say what is finished, also after a crash.
+
+    A worker group that dies is restarted up to 3 times and goes on from the files. Raises what
+    `train_adapters` raises.
+    """
+    qlora = settings.qlora
+    num_workers = min(qlora.num_workers, len(jobs))
+    resources: dict[str, float] = {"CPU": _CPUS_PER_WORKER}
+    if qlora.num_gpus:
+        resources["GPU"] = qlora.num_gpus
+    trainer = ray.train.torch.TorchTrainer(
+        _train_loop,
+        train_loop_config={
+            "jobs": [asdict(job) for job in jobs],
+            "settings": settings.model_dump(mode="json"),
+            "inputs": {name: str(artifact.directory) for name, artifact in inputs.items()},
+            "root": str(root),
+        },
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=num_workers,
+            use_gpu=qlora.num_gpus > 0,
+            resources_per_worker=resources,
+        ),
+        run_config=ray.train.RunConfig(
+            name=name,
+            storage_path=str(root / "ray-train"),
+            failure_config=ray.train.FailureConfig(max_failures=MAX_FAILURES),
+            logging_config=ray.train.LoggingConfig(log_level="ERROR"),
+        ),
+    )
+    trainer.fit()
+    failures = sorted(root.glob("failed-*.txt"))
+    if failures:
+        sentence = failures[0].read_text(encoding="utf-8")
+        for path in failures:
+            path.unlink()
+        raise EngineError(sentence)
+
+
+def _train_loop(config: dict[str, Any]) -> None:
+    """What every Ray Train worker runs: every n-th adapter, the longest trainings first."""
+    context = ray.train.get_context()
+    rank, num_workers = context.get_world_rank(), context.get_world_size()
+    settings = EvaluationConfig.model_validate(config["settings"])
+    jobs = [TrainingJob(**job) for job in config["jobs"]]
+    jobs = sorted(jobs, key=lambda job: (-job.rows, job.path))[rank::num_workers]
+    inputs = {name: Artifact(Path(path)) for name, path in config["inputs"].items()}
+    root = Path(config["root"])
+    try:
+        train_adapters(jobs, settings, inputs, root)
+    except EngineError as error:
+        # raised, it would only be tried three times more
+        (root / f"failed-{rank}.txt").write_text(str(error), encoding="utf-8")

@@ -1,0 +1,54 @@
+"""Generation: greedy is the plain loop over next tokens, whatever the batch."""
+
+import pytest
+import torch
+
+from engine.config import ModelConfig
+from engine.models.language_model import LanguageModel, Sampling
+from tests.tiny_models import build_tiny_language_model
+
+PROMPTS = ["one", "a longer prompt, by far", "two", "x"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return LanguageModel(
+        ModelConfig(path=str(build_tiny_language_model(tmp_path_factory.mktemp("m"))))
+    )
+
+
+def by_hand(model, ids, count, stop):
+    """One forward pass per token."""
+    ids = list(ids)
+    start = len(ids)
+    with torch.inference_mode():
+        for _ in range(count):
+            token = int(model._model(torch.tensor([ids])).logits[0, -1].argmax())
+            if token in stop:
+                break
+            ids.append(token)
+    return model._tokenizer.text(ids[start:])
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 4])
+def test_greedy_is_one_forward_pass_per_token(model, batch_size):
+    prompts = [model.tokenize(text) for text in PROMPTS]
+    plain = [by_hand(model, ids, 12, {model.eos}) for ids in prompts]
+    assert model.generate(prompts, 12, batch_size) == plain
+
+
+def test_generation_stops_where_it_is_told(model):
+    ids = model.tokenize(PROMPTS[1])
+    with torch.inference_mode():
+        first = int(model._model(torch.tensor([ids])).logits[0, -1].argmax())
+    assert model.generate([ids], 12, 1, stop=[first]) == [""]
+
+
+def test_sampling_depends_on_its_seed_alone(model):
+    prompts = [model.tokenize(text) for text in PROMPTS]
+    before = torch.random.get_rng_state()
+    drawn = [
+        model.generate(prompts, 12, 2, (), Sampling(seed, temperature=3.0)) for seed in (1, 1, 2)
+    ]
+    assert drawn[0] == drawn[1] != drawn[2]
+    assert torch.equal(torch.random.get_rng_state(), before)
