@@ -42,6 +42,8 @@ bench: venv
 		--json benchmarks/results/target_recovery.json
 	$(BIN)/python benchmarks/score_new.py --work runs/bench/new \
 		--json benchmarks/results/score_new.json
+	$(BIN)/python benchmarks/quality.py --work runs/bench/quality --judged 8 \
+		--json benchmarks/results/quality.json --markdown benchmarks/results/quality.md
 
 clean:
 	rm -rf .venv build

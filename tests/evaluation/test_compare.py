@@ -1,0 +1,117 @@
+"""Arms compared: hand-computed means, intervals against slow loops, and their coverage."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from engine.evaluation.compare import against, markdown, relative_differences, summarise
+
+MEASURES = ("rouge1", "similarity", "similarity_floor", "judge", "log_likelihood")
+
+
+def table(cells):
+    """Lines of {(arm, method, seed): values of every row}; all measures take the same values."""
+    lines = []
+    for (arm, method, seed), values in cells.items():
+        for number, value in enumerate(values):
+            line = {"arm": arm, "method": method, "seed": seed, "id": f"r{number}"}
+            lines.append(line | dict.fromkeys(MEASURES, float(value)))
+    return pa.Table.from_pylist(lines)
+
+
+def only(rows, **wanted):
+    (row,) = [row for row in rows if all(row[k] == v for k, v in wanted.items())]
+    return row
+
+
+def test_means_are_over_rows_then_seeds_and_the_spread_over_seeds():
+    found = summarise(
+        table({("A", "icl", 0): [1, 3], ("A", "icl", 1): [5, 7], ("B", "icl", 0): [2, 2]})
+    )
+    a, b = only(found, arm="A"), only(found, arm="B")
+    assert (a["seeds"], a["test_rows"]) == (2, 2)
+    assert a["rouge1"] == {"mean": 4.0, "spread": pytest.approx(np.std([2, 6], ddof=1))}
+    assert b["rouge1"] == {"mean": 2.0, "spread": None}
+
+
+def test_rows_without_a_value_are_left_out_of_both_sides():
+    nan = float("nan")
+    cells = {("Random", "icl", 0): [1, 1, nan, 1], ("A", "icl", 0): [2, nan, 9, 4]}
+    row = only(against(table(cells), "Random"), arm="A", measure="judge")
+    assert row["difference"] == pytest.approx((1 + 3) / 2) and row["rows"] == 2
+    assert only(summarise(table(cells)), arm="A")["judge"]["mean"] == 5.0
+
+
+def test_a_measure_that_nobody_has_is_left_out():
+    nan = [float("nan")] * 2
+    found = table({("Random", "icl", 0): [1, 2], ("A", "icl", 0): [1, 2]})
+    found = found.set_column(found.column_names.index("judge"), "judge", pa.array(nan + nan))
+    assert "judge" not in only(summarise(found), arm="A")
+    assert not [row for row in against(found, "Random") if row["measure"] == "judge"]
+
+
+def test_equal_answers_do_not_differ_at_all():
+    values = [3.0, 1.0, 4.0, 1.0]
+    row = against(table({("Random", "icl", 0): values, ("A", "icl", 0): values}), "Random")[0]
+    assert row["difference"] == 0 and row["interval"] == [0, 0] and not row["differs"]
+
+
+def by_loop(mine, theirs, draws, seed):
+    """Every draw one by one: rows for both sides, seeds for each."""
+    chooser, differences = np.random.default_rng(seed), []
+    for _ in range(draws):
+        rows = chooser.integers(mine.shape[1], size=mine.shape[1])
+        sides = [s[chooser.integers(len(s), size=len(s))][:, rows].mean() for s in (mine, theirs)]
+        differences.append(sides[0] - sides[1])
+    return np.quantile(differences, [0.025, 0.975])
+
+
+def test_the_interval_is_that_of_a_slow_bootstrap():
+    chooser = np.random.default_rng(5)
+    mine, theirs = chooser.normal(1, 2, (3, 40)), chooser.normal(0, 2, (2, 40))
+    cells = {("A", "qlora", s): row for s, row in enumerate(mine)}
+    cells |= {("Random", "qlora", s): row for s, row in enumerate(theirs)}
+    row = against(table(cells), "Random")[0]
+    slow = by_loop(mine, theirs, 4_000, 1)
+    assert row["interval"] == pytest.approx(slow, abs=0.1 * (slow[1] - slow[0]))
+
+
+def test_intervals_hold_the_truth_as_often_as_they_say():
+    held = 0
+    for trial in range(200):
+        chooser = np.random.default_rng(trial)
+        rows = chooser.normal(0, 3, 60)  # what a row is worth to anybody: pairing removes it
+        cells = {("A", "icl", 0): rows + chooser.normal(0.5, 1, 60)}
+        cells[("Random", "icl", 0)] = rows + chooser.normal(0, 1, 60)
+        low, high = against(table(cells), "Random", draws=400)[0]["interval"]
+        held += low <= 0.5 <= high
+        assert high - low < 1.5  # unpaired it would be above 2
+    assert 180 <= held <= 199
+
+
+def test_networks_against_teachers_and_what_chance_gives():
+    cells = {
+        ("X", "icl", 0): [10, 10], ("NN+X", "icl", 0): [11, 11],
+        ("X", "qlora", 0): [20, 20], ("NN+X", "qlora", 0): [18, 18],
+        ("Random", "icl", 0): [10, 10], ("Random", "icl", 1): [15, 15],
+    }  # fmt: skip
+    found = relative_differences(table(cells), {"NN+X": "X"}, "Random")
+    assert found["mean"] == pytest.approx(0.1) and found["cells"] == 6
+    assert found["by_pair"] == {"NN+X": pytest.approx(0.1)}
+    assert found["between_seeds"] == pytest.approx(0.5)
+    assert found["log_likelihood"] == pytest.approx(1.5)
+
+
+def test_the_table_has_the_arms_in_order_and_marks_differences():
+    chooser = np.random.default_rng(0)
+    base = chooser.normal(size=50)
+    found = table({("Random", "icl", 0): base, ("Better", "icl", 0): base + 5})
+    text = markdown(
+        summarise(found),
+        against(found, "Random"),
+        relative_differences(found, {}, "Random"),
+        ["Better", "Random"],
+    )
+    lines = text.splitlines()
+    assert lines[4].startswith("| Better | 1 |") and lines[5].startswith("| Random | 1 |")
+    assert "| Better | +5.00* (+5.00 to +5.00)" in text
