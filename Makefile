@@ -44,6 +44,8 @@ bench: venv
 		--json benchmarks/results/score_new.json
 	$(BIN)/python benchmarks/quality.py --work runs/bench/quality --judged 8 \
 		--json benchmarks/results/quality.json --markdown benchmarks/results/quality.md
+	$(BIN)/python benchmarks/cost.py --quality runs/bench/quality \
+		--json benchmarks/results/cost.json --markdown benchmarks/results/cost.md
 
 clean:
 	rm -rf .venv build

@@ -32,12 +32,13 @@ All settings with their meaning: engine/config.py.
 
 @dataclass(frozen=True)
 class Arguments:
-    """A parsed command line."""
+    """A parsed command line; `values` are the job's own flags, None where not given."""
 
     config: Config
     run_dir: Path | None
     until: str | None
     overwrite: bool
+    values: dict[str, str | None]
 
 
 @dataclass(frozen=True)
@@ -57,10 +58,16 @@ class RunArguments:
 
 
 def main(
-    description: str, job: Callable[[Arguments], dict[str, Any]], argv: Sequence[str] | None = None
+    description: str,
+    job: Callable[[Arguments], dict[str, Any]],
+    argv: Sequence[str] | None = None,
+    flags: Mapping[str, str] | None = None,
 ) -> int:
-    """Parse, run the job, print its result as one JSON line; returns the exit code."""
-    return _run(lambda: job(_parse(description, argv)))
+    """Parse, run the job, print its result as one JSON line; returns the exit code.
+
+    `flags` are the job's own, optional, with their help.
+    """
+    return _run(lambda: job(_parse(description, argv, flags or {})))
 
 
 def main_of_run(
@@ -114,7 +121,7 @@ def _parse_of_run(
     return RunArguments(known.run_dir, values, overrides, known.overwrite)
 
 
-def _parse(description: str, argv: Sequence[str] | None) -> Arguments:
+def _parse(description: str, argv: Sequence[str] | None, flags: Mapping[str, str]) -> Arguments:
     parser = argparse.ArgumentParser(
         description=description,
         epilog=_SETTINGS_HELP,
@@ -127,9 +134,12 @@ def _parse(description: str, argv: Sequence[str] | None) -> Arguments:
     parser.add_argument(
         "--overwrite", action="store_true", help="redo what was made with other settings"
     )
+    for name, text in flags.items():
+        parser.add_argument(f"--{name}", help=text)
     known, rest = parser.parse_known_args(argv)
     config = load_config(known.config, _overrides(rest))
-    return Arguments(config, known.run_dir, known.until, known.overwrite)
+    values = {name: getattr(known, name.replace("-", "_")) for name in flags}
+    return Arguments(config, known.run_dir, known.until, known.overwrite, values)
 
 
 def _overrides(rest: Sequence[str]) -> dict[str, str]:

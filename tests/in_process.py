@@ -19,6 +19,7 @@ PACKAGES = (
     "selection",
     "report",
     "evaluation",
+    "planning",
 )
 
 

@@ -39,7 +39,7 @@ from engine.run_directory import atomic_path, finish_part
 from engine.stage import StageContext, StageResult
 from engine.teachers.teacher import teacher_class
 
-__all__ = ["Draw", "Side", "draw_pairs", "draw_points", "identity", "run"]
+__all__ = ["Draw", "Side", "design_of", "draw_pairs", "draw_points", "identity", "run"]
 
 Rows = NDArray[np.int64]
 Hashes = NDArray[np.uint64]
