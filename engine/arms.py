@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 
 from engine.actors import connected, run_task
 from engine.artifact_rows import TableParts, id_hashes
-from engine.config import ArmKind, Config, TeacherConfig, load_config
+from engine.config import ArmKind, Config, TeacherConfig, load_config, parse_config
 from engine.corpus import ingest
 from engine.errors import SettingsError
 from engine.evaluation import answer, fine_tune, grade, results
@@ -101,6 +101,8 @@ def evaluate(
         raise SettingsError("nothing to evaluate on: set evaluation.test.path")
     if config.sample.fraction == 1 and "network" in config.evaluation.arms:
         raise SettingsError("sample.fraction 1 leaves nothing for the network: set it below 1")
+    for arm in arms_of(config):
+        _settings_of(config, arm)  # what suits no teacher is told before any is asked
     with connected(config.ray):
         base = run(config, run_dir=run_dir, until="embed", overwrite=overwrite)
         directory = RunDirectory(base.path / FOLDER)
@@ -168,20 +170,16 @@ class _Subsets:
             artifact = self._drawn(arm, seed, place, rows)
         else:
             say(f"--- {name}")
-            seeded = self._config.model_copy(update={"seed": seed}) if drawn else self._config
-            artifact = self._selected(arm, arm.teacher, seeded, place)
+            artifact = self._selected(arm, seed if drawn else self._config.seed, place)
         given[name] = artifact
         return name
 
-    def _selected(
-        self, arm: Arm, teacher: TeacherConfig, seeded: Config, place: RunDirectory
-    ) -> Artifact:
+    def _selected(self, arm: Arm, seed: int, place: RunDirectory) -> Artifact:
         """A subset by the pipeline's stages; a teacher is prepared alike for every seed."""
-        sample = self._config.sample.model_copy(update={"fraction": arm.fraction})
-        seeded = seeded.model_copy(update={"teacher": teacher, "sample": sample})
-        config = seeded.model_copy(update={"seed": self._config.seed})
+        config = _settings_of(self._config, arm)
+        seeded = config.model_copy(update={"seed": seed})
         stages = [stage for stage in STAGES if stage.name in _ASKING]
-        who = teacher.name if arm.kind != "small" else f"small-{teacher.name}"
+        who = config.teacher.name if arm.kind != "small" else f"small-{config.teacher.name}"
         store = self._directory.path / "teachers" / who
         store.mkdir(parents=True, exist_ok=True)
         given = {**self.shared, "run-score": Artifact(store, {"fingerprint": ""})}
@@ -212,6 +210,19 @@ class _Subsets:
         refuse_other_settings([plan], place, self._overwrite)
         do_stage(plan, seeded, place, [stage], self.shared)
         return _finished(place, stage)
+
+
+def _settings_of(config: Config, arm: Arm) -> Config:
+    """The settings with the teacher and the share of an arm; SettingsError for what does not fit.
+
+    Some settings of the selection suit some teachers only.
+    """
+    if arm.teacher is None:
+        return config
+    values = config.model_dump(mode="json")
+    values["teacher"] = arm.teacher.model_dump(mode="json")
+    values["sample"]["fraction"] = arm.fraction
+    return parse_config(values, source=f"evaluation, {arm.name}")
 
 
 def _finished(place: RunDirectory, stage: Stage) -> Artifact:

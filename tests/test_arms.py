@@ -115,6 +115,15 @@ def test_arms_are_those_of_the_settings(job):
     assert arms[1].teacher.model.path == "small" and arms[2].teacher.model.path != "small"
 
 
+def test_a_setting_that_does_not_suit_a_teacher_is_told_before_any_is_asked(job, tmp_path):
+    job |= {"run_dir": str(tmp_path / "run")}
+    job["selection"]["objective"] = "facility_location"
+    job["evaluation"]["teachers"].append({"name": "selectit", "model": job["teacher"]["model"]})
+    with pytest.raises(SettingsError, match="evaluation, SelectIT: teacher selectit scores rows"):
+        evaluate(parse_config(job))
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [

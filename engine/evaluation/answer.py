@@ -26,7 +26,7 @@ from engine.evaluation.prompts import TEMPLATE_VERSION, PromptBuilder
 from engine.example import Example
 from engine.kernels.arrays import FloatArray, IndexArray
 from engine.models.encoder import Encoder
-from engine.models.language_model import LanguageModel, Sampling, Suffix
+from engine.models.language_model import LanguageModel, Sampling
 from engine.models.resolve import model_identity
 from engine.run_directory import (
     Artifact,
@@ -187,7 +187,7 @@ class AnswerWorker(PartitionWorker):
         shown = self._shown(payload["subset"], numbers) if self._method == "icl" else None
         asked: list[int] = []
         prompts: list[list[int]] = []
-        suffixes: list[Suffix] = []
+        responses: list[list[int]] = []
         columns: dict[str, list[Any]] = {
             "id": [query.id for query in queries],
             "answer": [None] * len(queries),
@@ -205,11 +205,15 @@ class AnswerWorker(PartitionWorker):
             asked.append(i)
             columns["shown"][i] = built.shown
             prompts.append(self._prompts.bare(query) if shown is None else built.ids)
-            suffixes.append(Suffix(prompts[-1], response))
+            responses.append(response)
         sampling = None if settings.sampling == "greedy" else Sampling(payload["seed"])
-        likely = self._model.response_probabilities([], suffixes, settings.batch_size)
-        answers = self._model.generate(
-            prompts, settings.max_new_tokens, settings.batch_size, self._prompts.stop, sampling
+        answers, likely = self._model.answer(
+            prompts,
+            responses,
+            settings.max_new_tokens,
+            settings.batch_size,
+            self._prompts.stop,
+            sampling,
         )
         for i, answer, probabilities in zip(asked, answers, likely.values, strict=True):
             columns["answer"][i] = answer
@@ -218,7 +222,7 @@ class AnswerWorker(PartitionWorker):
         with atomic_path(path) as temporary:
             pq.write_table(pa.table(columns, schema=_ANSWERS), temporary)
         return len(queries), {
-            "calls": 2.0 * len(asked),
+            "calls": float(len(asked)),
             "tokens": float(likely.num_tokens),
             "problems": float(len(queries) - len(asked)),
         }

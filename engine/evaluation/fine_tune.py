@@ -296,13 +296,21 @@ def fine_tune_on_ray(
         raise EngineError(sentence)
 
 
+def _share(jobs: Sequence[TrainingJob], num_workers: int) -> list[list[TrainingJob]]:
+    """Jobs of each worker: the longest first, each to the worker that has least to do."""
+    shares: list[list[TrainingJob]] = [[] for _ in range(num_workers)]
+    for job in sorted(jobs, key=lambda job: (-job.rows, job.path)):
+        min(shares, key=lambda share: sum(other.rows for other in share)).append(job)
+    return shares
+
+
 def _train_loop(config: dict[str, Any]) -> None:
-    """What every Ray Train worker runs: every n-th adapter, the longest trainings first."""
+    """What every Ray Train worker runs: its share of the adapters."""
     context = ray.train.get_context()
     rank, num_workers = context.get_world_rank(), context.get_world_size()
     settings = EvaluationConfig.model_validate(config["settings"])
     jobs = [TrainingJob(**job) for job in config["jobs"]]
-    jobs = sorted(jobs, key=lambda job: (-job.rows, job.path))[rank::num_workers]
+    jobs = _share(jobs, num_workers)[rank]
     inputs = {name: Artifact(Path(path)) for name, path in config["inputs"].items()}
     root = Path(config["root"])
     try:

@@ -128,3 +128,11 @@ def test_adapters_go_into_the_model_that_answers(tiny, inputs, tmp_path):
     assert np.log(trained).mean() > np.log(plain).mean() + 0.5
     model.load_adapter(None)
     assert np.array_equal(model.response_probabilities([], ask, 1).values[0], plain)
+
+
+def test_workers_get_equal_shares_of_the_rows():
+    jobs = [TrainingJob(f"{i}", "mine", 0, rows) for i, rows in enumerate([200, *[60] * 10])]
+    shares = fine_tune._share(jobs, 2)
+    assert sorted(job.path for share in shares for job in share) == sorted(j.path for j in jobs)
+    loads = [sum(job.rows for job in share) for share in shares]
+    assert abs(loads[0] - loads[1]) <= 60

@@ -1,10 +1,11 @@
 """Generation: greedy is the plain loop over next tokens, whatever the batch."""
 
+import numpy as np
 import pytest
 import torch
 
 from engine.config import ModelConfig
-from engine.models.language_model import LanguageModel, Sampling
+from engine.models.language_model import LanguageModel, Sampling, Suffix
 from tests.tiny_models import build_tiny_language_model
 
 PROMPTS = ["one", "a longer prompt, by far", "two", "x"]
@@ -52,3 +53,25 @@ def test_sampling_depends_on_its_seed_alone(model):
     ]
     assert drawn[0] == drawn[1] != drawn[2]
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 8])
+@pytest.mark.parametrize("sampling", [None, Sampling(3, temperature=2.0)])
+def test_an_answer_is_a_generation_and_a_scored_response(model, batch_size, sampling):
+    prompts = [model.tokenize(text) for text in PROMPTS]
+    responses = [[*model.tokenize(text), model.eos] for text in ("yes", "a long one", "", "no")]
+    texts, likely = model.answer(prompts, responses, 12, batch_size, (), sampling)
+    assert texts == model.generate(prompts, 12, batch_size, (), sampling)
+    suffixes = [Suffix(*pair) for pair in zip(prompts, responses, strict=True)]
+    apart = model.response_probabilities([], suffixes, batch_size)
+    assert likely.num_tokens == apart.num_tokens
+    for ours, theirs in zip(likely.values, apart.values, strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-4, abs=1e-6)
+
+
+def test_responses_of_one_token_need_no_second_pass(model):
+    prompts, responses = [model.tokenize("a"), model.tokenize("bb")], [[5], [7]]
+    _, likely = model.answer(prompts, responses, 1, 2)
+    suffixes = [Suffix(*pair) for pair in zip(prompts, responses, strict=True)]
+    apart = model.response_probabilities([], suffixes, 2)
+    assert np.stack(likely.values) == pytest.approx(np.stack(apart.values))
