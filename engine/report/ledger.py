@@ -11,7 +11,7 @@ whose cost is per *point* needs every point once, since its pairs are a matrix p
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from engine.report.wording import count, duration, percent, times
@@ -108,9 +108,13 @@ def make_ledger(manifests: Mapping[str, Manifest]) -> Ledger:
     num_candidates, num_targets = _sizes(manifests)
     total = sum(stage.charged_seconds for stage in stages)
     full = _full_teacher(manifests)
+    same_encoder = _same_encoder(manifests, full)
+    if same_encoder:  # the vectors that this run computed are all that the teacher needs
+        usage = manifests["embed"]["usage"]
+        embedding = float(usage.get("seconds", manifests["embed"]["wall_seconds"]))
+        full = replace(full, seconds=embedding, tokens=float(usage.get("tokens", full.tokens)))
     saved = 1 - total / full.seconds if full.seconds > 0 else None
     audit_pairs = sum(int(sample.get(name, 0)) for name in AUDIT_COUNTS)
-    same_encoder = _same_encoder(manifests, full)
     return Ledger(
         teacher=str(score["settings"]["teacher"]["name"]),
         stages=stages,
@@ -243,8 +247,8 @@ def _remarks(manifests: Mapping[str, Manifest], full: FullTeacher, same_encoder:
     if same_encoder:
         remarks.append(
             "Teacher and network read the vectors of the same encoder, which this run computed for "
-            "every row anyway: nothing can be saved with this pair of models. It shows that the "
-            "pipeline works, not what it is worth."
+            "every row anyway, and those are all that the teacher asked about everything would cost: "
+            "nothing can be saved with this pair of models."
         )
     elif full.unit == "point" and _teacher_is_cheaper(manifests):
         remarks.append(

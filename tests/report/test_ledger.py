@@ -131,6 +131,9 @@ def test_the_same_encoder_cannot_save_anything() -> None:
     found["score"]["models"] = {"model": "sha256:a"}
     ledger = make_ledger(found)
     assert ledger.same_encoder
+    # all that the full teacher would cost is embedding, which the run does too
+    assert ledger.full_teacher.seconds == 9.0 and ledger.saved is not None and ledger.saved < 0
+    assert saved_sentence(ledger).startswith("Nothing was saved")
     assert "nothing can be saved" in ledger.remarks[0]
     assert not make_ledger(manifests(POINT_USAGE)).same_encoder
 
