@@ -247,7 +247,7 @@ def _remarks(manifests: Mapping[str, Manifest], full: FullTeacher, same_encoder:
     if same_encoder:
         remarks.append(
             "Teacher and network read the vectors of the same encoder, which this run computed for "
-            "every row anyway, and those are all that the teacher asked about everything would cost: "
+            "every row anyway. They are all that the teacher, asked about everything, would cost: "
             "nothing can be saved with this pair of models."
         )
     elif full.unit == "point" and _teacher_is_cheaper(manifests):
