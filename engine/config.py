@@ -38,6 +38,7 @@ __all__ = [
     "SampleConfig",
     "SelectITConfig",
     "SelectionConfig",
+    "StudyConfig",
     "TeacherConfig",
     "load_config",
     "override",
@@ -502,6 +503,44 @@ class DriftConfig(Section):
     )
 
 
+class SearchRange(Section):
+    """Where a setting is drawn from."""
+
+    low: float
+    high: float
+    log: bool = False
+
+
+class StudyConfig(Section):
+    """Of `jobs/tune.py`: many networks fitted on labels of a teacher asked about everything."""
+
+    grid: dict[str, tuple[Any, ...]] = Field(
+        default_factory=dict,
+        description="values of settings below network. and sample., every combination of them, "
+        "e.g. {network.hidden: [[100], [500]], sample.fraction: [0.05, 0.1]}",
+    )
+    search: dict[str, SearchRange | tuple[Any, ...]] = Field(
+        default_factory=dict,
+        description="settings to draw: {low, high, log} or a list of values; each `samples` times "
+        "with every combination of the grid",
+    )
+    samples: int = Field(1, ge=1, description="draws of the search")
+    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1, description="of every trial")
+    scheduler: Literal["fifo", "asha"] = Field(
+        "fifo", description="asha stops trials that fall behind; which ones depends on the timing"
+    )
+    objective: str = Field(
+        "q4 network mse_std", description="measure that the best trial has least of"
+    )
+    fractions: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
+        (), description="v, shares to select, for the agreement of subsets with the teacher's"
+    )
+    pairs_per_quadrant: int = Field(1_000, ge=10, description="labels that judge a network")
+    cpus_per_trial: float = Field(0.5, gt=0)
+    gpus_per_trial: float = Field(0.0, ge=0, description="fractions share one")
+    max_concurrent: int | None = Field(None, ge=1, description="trials at a time")
+
+
 ArmKind = Literal["initial", "random", "full", "teacher", "small", "network"]
 
 
@@ -650,6 +689,7 @@ class Config(Section):
     drift: DriftConfig = DriftConfig()
     report: ReportConfig = ReportConfig()
     evaluation: EvaluationConfig | None = None
+    study: StudyConfig | None = None
     ray: RayConfig = RayConfig()
 
     @property

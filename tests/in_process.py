@@ -20,6 +20,7 @@ PACKAGES = (
     "report",
     "evaluation",
     "planning",
+    "study",
 )
 
 

@@ -1,0 +1,1 @@
+"""Studies: many networks fitted on the labels of a teacher that was asked about everything."""

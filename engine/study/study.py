@@ -1,0 +1,142 @@
+"""A study from its settings to its table: the teacher's labels, the trials, what won.
+
+RUN/1-corpus ... 4-teacher      the teacher asked about everything, by the pipeline's own stages
+RUN/study/data/                 what all trials map
+RUN/study/NAME/                 trials.parquet, study.json, best.yaml; tune/ is Ray Tune's state
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
+from engine.actors import connected, run_task
+from engine.config import Config, load_config, parse_config
+from engine.errors import SettingsError
+from engine.pipeline import run
+from engine.progress import say
+from engine.run_directory import RunDirectory, atomic_path, digest, read_json, write_json
+from engine.study.data import write_study_data
+from engine.study.trial import settings_of_trial
+from engine.study.tune import check_trials, run_trials
+from engine.teachers.teacher import teacher_class
+
+__all__ = ["run_study"]
+
+FOLDER = "study"
+_NOT_OF_A_RUN = ("study", "evaluation")
+
+
+def run_study(
+    config: Config | Path | str, *, run_dir: Path | str | None = None, overwrite: bool = False
+) -> Path:
+    """Ask the teacher about everything, run all trials, write the table; returns its folder.
+
+    Args:
+        config: settings with a `study`, or the YAML file that holds them. `sample.fraction` is of
+            the trials: the teacher is asked about all.
+        run_dir: in place of the config's.
+        overwrite: redo stages that were made with other settings, instead of stopping.
+
+    May be killed at any moment and started again: teacher answers and finished trials are kept.
+    Raises SettingsError for a study that no trial can be made of.
+    """
+    config = config if isinstance(config, Config) else load_config(Path(config))
+    study = config.study
+    if study is None or not (study.grid or study.search):
+        raise SettingsError("nothing to study: set study.grid or study.search")
+    check_trials(config)
+    everything = parse_config(_asking_all(config))
+    kind = teacher_class(config.teacher.name)
+    with connected(config.ray):
+        directory = run(everything, run_dir=run_dir, until="score", overwrite=overwrite)
+        with directory.lock():
+            data_dir, sizes = _data(config, directory)
+            told = study.model_dump(mode="json", exclude={"max_concurrent"})
+            fixed = [config.network.model_dump(mode="json"), config.sample.model_dump(mode="json")]
+            name = digest(told, fixed, data_dir.name)
+            say(f"study {name}: trials in {directory.path / FOLDER / name}")
+            folder = directory.path / FOLDER / name
+            folder.mkdir(parents=True, exist_ok=True)
+            rows = run_trials(config, kind.unit, data_dir, folder, "tune")
+            _write(config, rows, sizes, folder)
+    return folder
+
+
+def _asking_all(config: Config) -> dict[str, Any]:
+    values = {**config.model_dump(mode="json"), "study": None, "evaluation": None}
+    values["sample"]["fraction"] = 1
+    return values
+
+
+def _data(config: Config, directory: RunDirectory) -> tuple[Path, dict[str, Any]]:
+    """The folder of what all trials map, written if it is not there, and its sizes."""
+    folders = ("1-corpus", "2-embeddings", "4-teacher")
+    found = [directory.artifact(folder) for folder in folders]
+    artifacts = [artifact for artifact in found if artifact is not None]
+    assert len(artifacts) == len(folders), "the teacher was not asked"
+    key = digest([artifact.fingerprint for artifact in artifacts], config.sample.num_strata)
+    data_dir = directory.path / FOLDER / f"data-{key}"
+    if not (data_dir / "sizes.json").is_file():
+        data_dir.mkdir(parents=True, exist_ok=True)
+        sizes = run_task(write_study_data, config, *artifacts, data_dir)
+        write_json(data_dir / "sizes.json", sizes)
+    return data_dir, read_json(data_dir / "sizes.json")
+
+
+def _write(config: Config, rows: list[dict[str, Any]], sizes: dict[str, Any], folder: Path) -> None:
+    """The table, the study in words for programs, and the settings that won."""
+    study = config.study
+    assert study is not None
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    table = pa.table({name: [row.get(name) for row in rows] for name in names})
+    with atomic_path(folder / "trials.parquet") as temporary:
+        pq.write_table(table, temporary)
+    settings = [*study.grid, *study.search]
+    means = _means(rows, settings, study.objective)
+    ranked = sorted(means, key=lambda mean: mean["loss"])
+    write_json(
+        folder / "study.json",
+        {
+            "name": f"study of {config.teacher.name}",
+            "objective": study.objective,
+            "sizes": sizes,
+            "rows": ranked,
+        },
+    )
+    best = {name: ranked[0][name] for name in settings} if ranked else {}
+    with atomic_path(folder / "best.yaml") as temporary:
+        temporary.write_text(yaml.safe_dump(_winning(config, best), sort_keys=False))
+
+
+def _means(rows: list[dict[str, Any]], settings: list[str], objective: str) -> list[dict[str, Any]]:
+    """For each combination of settings the mean of the objective over seeds, and how many."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(str([row[name] for name in settings]), []).append(row)
+    found = []
+    for group in groups.values():
+        losses = [row[objective] for row in group if row.get(objective) is not None]
+        if losses:
+            named = {name: group[0][name] for name in settings}
+            mean = sum(losses) / len(losses)
+            found.append({**named, "seeds": len(losses), "loss": mean})
+    return found
+
+
+def _winning(config: Config, best: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a run with those of the best trial, as select.py takes them."""
+    values = config.model_dump(mode="json", exclude_defaults=True, exclude=set(_NOT_OF_A_RUN))
+    shape = best.get("network.hidden")
+    if shape is not None:
+        best["network.hidden"] = [] if shape == "linear" else list(map(int, shape.split("-")))
+    network, sample = settings_of_trial(best, config.network, config.sample)
+    values["network"], values["sample"] = (
+        section.model_dump(mode="json", exclude={"execution"}) for section in (network, sample)
+    )
+    parse_config(values)  # what is written can be read
+    return values

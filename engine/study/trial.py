@@ -1,0 +1,229 @@
+"""One trial: draw a sample, fit a network on it, and hold it against all other labels.
+
+The sample is drawn by the sample stage's own functions and the fit is the pipeline's, so what a
+study finds holds for a run. Quadrants are judged on pairs that the network did not learn from.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from engine.config import NetworkConfig, SampleConfig
+from engine.errors import SettingsError
+from engine.influence.predict import predict_influence
+from engine.kernels.arrays import FloatArray
+from engine.network.audit import predictions
+from engine.network.ensemble import EnsembleTrainer
+from engine.network.fidelity import fidelity
+from engine.network.influence_network import InfluenceNetwork
+from engine.network.training_set import MIN_LABELS, TrainingSet
+from engine.selection.select import select
+from engine.study.data import StudyData
+from engine.teachers.sample import Draw, design_of, draw_pairs, draw_points
+
+__all__ = ["all_influence", "run_trial", "settings_of_trial", "subset_agreement"]
+
+PREDICTORS = ("network", "mean", "zero", "cosine", "ridge")
+_JUDGED = 3  # key of a random stream: pairs that are judged, the same for all trials of a seed
+
+
+def run_trial(
+    data: StudyData,
+    network: NetworkConfig,
+    sample: SampleConfig,
+    unit: str,
+    seed: int,
+    pairs_per_quadrant: int = 1_000,
+    fractions: tuple[float, ...] = (),
+    on_epoch: Callable[[int, float], None] | None = None,
+) -> dict[str, Any]:
+    """Fit and judge; returns one flat row of numbers, None where something is not defined.
+
+    Args:
+        data: of the study.
+        network, sample: the settings that are studied.
+        unit: of the teacher, "pair" or "point".
+        seed: of weights, held-out candidates and judged pairs; and, by turning the order in which
+            rows are drawn, of the sample.
+        pairs_per_quadrant: judged, at most.
+        fractions: v, shares of the candidates to select; adds `overlap v` and `value v`.
+        on_epoch: is told epoch and validation loss (or training loss) after each epoch.
+    """
+    draw = _draw(data, sample, unit, seed)
+    learned = draw.quadrant == 0
+    known = np.isfinite(data.labels[draw.candidates, draw.targets])
+    pairs = np.stack([draw.candidates, draw.targets], axis=1)[learned & known]
+    if len(pairs) < MIN_LABELS:
+        raise SettingsError(f"{len(pairs)} labels are too few to learn from: raise sample.fraction")
+    targets = np.asarray(data.targets) if data.pairwise else None
+    training = TrainingSet(
+        np.asarray(data.candidates), targets, pairs, data.labels[pairs[:, 0], pairs[:, 1]]
+    )
+    started = time.process_time()
+    torch.set_num_threads(1)
+    trainer = EnsembleTrainer(training, network, seed)
+    while not trainer.done:
+        loss = trainer.train_epoch()
+        if on_epoch is not None:
+            on_epoch(trainer.epochs, loss.train if loss.validation is None else loss.validation)
+    fitted = trainer.result()
+    row: dict[str, Any] = {
+        "labels": len(pairs),
+        "asked_candidates": len(np.unique(draw.candidates[learned])),
+        "asked_targets": len(np.unique(draw.targets[learned])),
+        "parameters": sum(p.numel() for p in fitted.parameters()),
+        "epochs": trainer.epochs,
+        "fit_cpu_s": time.process_time() - started,
+    }
+    row |= _judge(data, training, fitted, seed, pairs_per_quadrant)
+    if fractions:
+        influence = all_influence(data, fitted)
+        row |= subset_agreement(np.asarray(data.labels), influence, fractions, data.pairwise)
+    return row
+
+
+def _draw(data: StudyData, sample: SampleConfig, unit: str, seed: int) -> Draw:
+    """The sample of a seed: hashes turned by it are as uniform as before, and another order."""
+    sides = data.sides(design_of(sample, unit) == "stratified")  # type: ignore[arg-type]
+    turn = np.random.default_rng(seed).integers(2**63, dtype=np.uint64) if seed else np.uint64(0)
+    first, second = (
+        type(side)(side.hashes * np.uint64(2 * int(turn) + 1 & (2**64 - 1)), side.strata)
+        for side in sides
+    )
+    if not data.pairwise:
+        return draw_points(first, sample)
+    return draw_pairs(first, second, sample, unit)  # type: ignore[arg-type]
+
+
+def _judge(
+    data: StudyData, training: TrainingSet, fitted: InfluenceNetwork, seed: int, count: int
+) -> dict[str, Any]:
+    pairs, quadrants = _judged_pairs(data, training.pairs, seed, count)
+    labels = data.labels[pairs[:, 0], pairs[:, 1]]
+    found = fidelity(
+        predictions=predictions(fitted, training, pairs),
+        labels=np.asarray(labels),
+        quadrants=quadrants,
+        pairs=pairs,
+        candidates=training.candidates,
+        targets=training.targets,
+        training_pairs=training.pairs,
+        training_labels=training.labels,
+        seed=seed,
+        num_resamples=2,  # seeds of the study give the spread
+    )
+    row: dict[str, Any] = {"label_std": found.label_std}
+    for quadrant, judged in found.quadrants.items():
+        for name in PREDICTORS:
+            if name in judged.scores:
+                score = judged.scores[name]
+                for measure in ("mse", "mse_std", "r2", "spearman"):
+                    row[f"q{quadrant} {name} {measure}"] = getattr(score, measure)
+    return row
+
+
+def _judged_pairs(
+    data: StudyData, learned: NDArray[np.int64], seed: int, count: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Random pairs of each quadrant that were not learned from, and their quadrants."""
+    num_candidates, num_targets = data.labels.shape
+    seen_c = np.isin(np.arange(num_candidates), learned[:, 0])
+    seen_t = np.isin(np.arange(num_targets), learned[:, 1])
+    free = np.isfinite(data.labels)
+    free[learned[:, 0], learned[:, 1]] = False
+    chooser = np.random.default_rng([seed, _JUDGED])
+    pieces, quadrants = [], []
+    sides = {1: (seen_c, seen_t), 2: (seen_c, ~seen_t), 3: (~seen_c, seen_t), 4: (~seen_c, ~seen_t)}
+    if not data.pairwise:
+        sides = {4: (~seen_c, seen_t)}
+    for quadrant, (of_c, of_t) in sides.items():
+        found = np.argwhere(free & of_c[:, None] & of_t[None, :])
+        if len(found) >= 2:
+            drawn = found[np.sort(chooser.permutation(len(found))[:count])]
+            pieces.append(drawn)
+            quadrants.append(np.full(len(drawn), quadrant))
+    return np.concatenate(pieces).astype(np.int64), np.concatenate(quadrants).astype(np.int64)
+
+
+# --- subsets -------------------------------------------------------------------------------------
+
+
+def all_influence(data: StudyData, fitted: InfluenceNetwork) -> FloatArray:
+    """Predicted influence (M, N)."""
+    candidates = np.array(data.candidates)  # torch wants to own what it reads
+    if not data.pairwise:
+        with torch.no_grad():
+            column: FloatArray = fitted(torch.from_numpy(candidates)).numpy()
+        return column[:, None]
+    if fitted.factorises:
+        return np.asarray(predict_influence(fitted, candidates, np.asarray(data.targets)))
+    pieces = []
+    targets = torch.from_numpy(np.array(data.targets))
+    with torch.no_grad():
+        for row in torch.from_numpy(candidates):
+            pieces.append(fitted(row.expand(len(targets), -1), targets).numpy())
+    return np.stack(pieces)
+
+
+def subset_agreement(
+    labels: FloatArray, influence: FloatArray, fractions: tuple[float, ...], pairwise: bool
+) -> dict[str, float]:
+    """How far subsets by predicted influence are those of the teacher itself, for each share v.
+
+    `overlap v` is their Jaccard overlap, `value v` what the network's subset is worth under the
+    teacher's own matrix, over what the teacher's is. Facility location over the targets, labels
+    scaled to 0..1; the best rows for a teacher of rows.
+    """
+    labels = np.where(np.isfinite(labels), labels, np.nanmean(labels))
+    low, high = labels.min(), labels.max()
+    scaled, predicted = ((m - low) / max(high - low, 1e-12) for m in (labels, influence))
+    most = max(1, round(max(fractions) * len(labels)))
+    rankings = [_ranking(m.clip(0, 1), most, pairwise) for m in (scaled, predicted)]
+    found = {}
+    for fraction in fractions:
+        count = max(1, round(fraction * len(labels)))
+        mine, theirs = rankings[1][:count], rankings[0][:count]
+        shared = len(np.intersect1d(mine, theirs)) / len(np.union1d(mine, theirs))
+        worth = [_value(scaled[some], pairwise) for some in (mine, theirs)]
+        found[f"overlap {fraction:g}"] = shared
+        found[f"value {fraction:g}"] = worth[0] / max(worth[1], 1e-12)
+    return found
+
+
+def _ranking(matrix: FloatArray, budget: int, pairwise: bool) -> NDArray[np.int64]:
+    if not pairwise:
+        return np.argsort(-matrix[:, 0], kind="stable")[:budget]
+    ranking: NDArray[np.int64] = select(
+        np.ascontiguousarray(matrix.T, dtype=np.float32), budget, mean_influence=matrix.mean(axis=1)
+    ).ranking
+    return ranking
+
+
+def _value(rows: FloatArray, pairwise: bool) -> float:
+    """Facility location of some rows; for a teacher of rows their sum."""
+    return float(rows.max(axis=0).sum() if pairwise else rows.sum())
+
+
+def settings_of_trial(
+    values: Mapping[str, Any], network: NetworkConfig, sample: SampleConfig
+) -> tuple[NetworkConfig, SampleConfig]:
+    """The settings with those of a trial, by dotted names below `network.` and `sample.`."""
+    sections: dict[str, dict[str, Any]] = {"network": {}, "sample": {}}
+    for name, value in values.items():
+        section, _, key = name.partition(".")
+        sections[section][key] = list(value) if isinstance(value, tuple) else value
+    # what a preset fills in depends on the shape, so it is filled in anew
+    everything = network.model_dump(mode="json")
+    preset = NetworkConfig.model_validate({"preset": network.preset}).model_dump(mode="json")
+    given = {name: value for name, value in everything.items() if value != preset[name]}
+    given["preset"] = network.preset
+    return (
+        NetworkConfig.model_validate({**given, **sections["network"]}),
+        SampleConfig.model_validate({**sample.model_dump(mode="json"), **sections["sample"]}),
+    )

@@ -1,0 +1,67 @@
+"""A study on real Ray Tune: all trials, once each, also after the driver was killed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def command(config, run_dir):
+    job = str(ROOT / "jobs/tune.py")
+    best = str(run_dir.with_suffix(".yaml"))
+    return [sys.executable, job, "--config", str(config), "--run-dir", str(run_dir), "--best", best]
+
+
+def finished(run_dir):
+    """Trials whose last report is on disk, and when."""
+    paths = run_dir.glob("study/*/tune/*/result.json")
+    lines = {path: path.read_text().splitlines() for path in paths if path.stat().st_size}
+    return {p: p.stat().st_mtime_ns for p, said in lines.items() if '"measured"' in said[-1]}
+
+
+@pytest.mark.slow
+def test_a_killed_study_goes_on_and_repeats_no_finished_trial(small_job, tmp_path):
+    job = {
+        **small_job,
+        "teacher": {"name": "delift_se", "model": small_job["embedding"]["model"]},
+        "study": {
+            "grid": {"network.hidden": [[10], [20, 5], []], "sample.fraction": [0.1, 0.3]},
+            "seeds": [0, 1],
+            "fractions": [0.1],
+        },
+    }
+    config, run_dir = tmp_path / "job.yaml", tmp_path / "run"
+    config.write_text(yaml.safe_dump(job))
+    with open(tmp_path / "log", "w") as log:
+        killed = subprocess.Popen(command(config, run_dir), stdout=log, stderr=log)
+        deadline = time.monotonic() + 240
+        while len(finished(run_dir)) < 3:
+            assert killed.poll() is None, (tmp_path / "log").read_text()
+            assert time.monotonic() < deadline, "no trials after four minutes"
+            time.sleep(0.1)
+        time.sleep(3)  # Tune writes down what it knows every second or so
+        os.kill(killed.pid, signal.SIGKILL)
+        killed.wait()
+    time.sleep(5)
+    before = finished(run_dir)
+    done = subprocess.run(command(config, run_dir), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    table = pq.read_table(told["trials"])
+    cells = table.select(["network.hidden", "sample.fraction", "seed"]).to_pylist()
+    assert len(cells) == len({tuple(cell.values()) for cell in cells}) == 12
+    assert told["settings"] == 6 and told["best"]["seeds"] == 2
+    after = finished(run_dir)
+    repeated = [path for path, when in before.items() if after.get(path) != when]
+    assert len(before) >= 3 and not repeated
+    best = yaml.safe_load(run_dir.with_suffix(".yaml").read_text())
+    assert "study" not in best and best["teacher"]["name"] == "delift_se"
