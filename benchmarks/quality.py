@@ -111,6 +111,7 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, required=True, help="where the runs are kept")
+    parser.add_argument("--datasets", nargs="+", choices=DATASETS, default=list(DATASETS))
     parser.add_argument("--teachers", nargs="+", choices=TEACHERS, default=list(TEACHERS))
     parser.add_argument(
         "--sizes",
@@ -139,7 +140,7 @@ def main() -> None:
     told = write_files(work, sizes, arguments.tokens)
     rows, texts = [], []
     with connected(RayConfig()):
-        for dataset in DATASETS:
+        for dataset in arguments.datasets:
             say(f"=== {dataset}")
             directory = evaluate(settings(work, dataset, arguments))
             artifact = directory.artifact("5-results")

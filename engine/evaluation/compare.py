@@ -74,6 +74,7 @@ def summarise(table: pa.Table) -> list[Row]:
             if np.isnan(values).all():
                 continue
             by_seed = _mean(values, axis=1)
+            by_seed = by_seed[~np.isnan(by_seed)]  # of a seed no grade of which could be read
             spread = float(by_seed.std(ddof=1)) if len(by_seed) > 1 else None
             row[name] = {"mean": float(_mean(by_seed)), "spread": spread}
         rows.append(row)

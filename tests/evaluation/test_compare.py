@@ -1,5 +1,7 @@
 """Arms compared: hand-computed means, intervals against slow loops, and their coverage."""
 
+import json
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -48,6 +50,15 @@ def test_a_measure_that_nobody_has_is_left_out():
     found = found.set_column(found.column_names.index("judge"), "judge", pa.array(nan + nan))
     assert "judge" not in only(summarise(found), arm="A")
     assert not [row for row in against(found, "Random") if row["measure"] == "judge"]
+
+
+def test_a_seed_without_any_value_is_left_out():
+    nan = [float("nan")] * 2
+    cells = {("Random", "icl", 0): [1, 3], ("Random", "icl", 1): nan, ("A", "icl", 0): [2, 2]}
+    row = only(summarise(table(cells)), arm="Random")
+    assert row["judge"] == {"mean": 2.0, "spread": None}
+    found = relative_differences(table(cells), {}, "Random")
+    json.dumps([summarise(table(cells)), against(table(cells), "Random"), found], allow_nan=False)
 
 
 def test_equal_answers_do_not_differ_at_all():
