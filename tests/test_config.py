@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -56,3 +57,12 @@ def test_the_encoder_teacher_gets_an_encoder():
     teacher = parse_config({**CORPUS, "teacher": {"name": "delift_se"}}).teacher
     assert "minilm" in teacher.model.path
     assert teacher.model.dtype == "float32"
+
+
+@pytest.mark.parametrize("teacher", ["delift", "delift_se", "less", "selectit", "random"])
+def test_settings_written_down_and_read_back_are_the_same_to_the_byte(teacher):
+    values = {"corpus": {"path": "a"}, "teacher": {"name": teacher}}
+    values["evaluation"] = {"test": {"path": "b"}, "judge": {}}
+    config = parse_config(values)
+    text = json.dumps(config.model_dump(mode="json"))
+    assert json.dumps(parse_config(json.loads(text)).model_dump(mode="json")) == text
