@@ -145,16 +145,16 @@ def main() -> None:
             directory = evaluate(settings(work, dataset, arguments))
             artifact = directory.artifact("5-results")
             assert artifact is not None
-            rows.append(
-                {"dataset": dataset, **told[dataset], **read_json(artifact.path("results"))}
-            )
+            found = read_json(artifact.path("results"))
+            del found["settings"]["test"]  # where the files lie is of no interest elsewhere
+            rows.append({"dataset": dataset, **told[dataset], **found})
             text = artifact.path("markdown").read_text(encoding="utf-8")
             texts.append(f"## {dataset}\n\n{text}")
             print(texts[-1], flush=True)
     if arguments.markdown:
         arguments.markdown.write_text("\n".join(texts), encoding="utf-8")
     if arguments.json:
-        said = {k: str(v) for k, v in vars(arguments).items() if k not in ("work", "json")}
+        said = {k: str(v) for k, v in vars(arguments).items() if k not in ("work", "json", "markdown")}
         save(arguments.json, "quality", said, rows, threads=1)
 
 
