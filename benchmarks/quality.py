@@ -154,7 +154,9 @@ def main() -> None:
     if arguments.markdown:
         arguments.markdown.write_text("\n".join(texts), encoding="utf-8")
     if arguments.json:
-        said = {k: str(v) for k, v in vars(arguments).items() if k not in ("work", "json", "markdown")}
+        said = {
+            k: str(v) for k, v in vars(arguments).items() if k not in ("work", "json", "markdown")
+        }
         save(arguments.json, "quality", said, rows, threads=1)
 
 
