@@ -38,10 +38,10 @@ def pair_records(run_dir):
 def kill_in_the_teacher(config, run_dir):
     with open(run_dir.with_suffix(".log"), "w") as log:
         job = subprocess.Popen(command(config, run_dir), stdout=log, stderr=log)
-        deadline = time.monotonic() + 180
+        deadline = time.monotonic() + 360
         while len(pair_records(run_dir)) < 3:
             assert job.poll() is None, Path(log.name).read_text()
-            assert time.monotonic() < deadline, "no teacher answers after three minutes"
+            assert time.monotonic() < deadline, "no teacher answers after six minutes"
             time.sleep(0.02)
         os.kill(job.pid, signal.SIGKILL)
         job.wait()

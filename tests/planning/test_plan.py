@@ -68,11 +68,12 @@ def test_the_teacher_is_asked_for_what_was_planned(job, teacher, sample, own_tar
         del job["target"]
     plan = make_plan(parse_config(job))
     answers, counts = run_usage(job)
-    near = 0.08 if sample.get("design") == "stratified" else 0.0  # of different targets
+    # clusters change which rows are drawn: some more or fewer different targets, a pair with itself
+    near = 0.08 if sample.get("design") == "stratified" else 0.0
     for kind, number in plan.asked.answers.items():
         assert number == pytest.approx(answers[kind], rel=near, abs=0), kind
     if sample["fraction"] < 1:
-        assert plan.asked.training == counts["training_pairs"]
+        assert plan.asked.training == pytest.approx(counts["training_pairs"], rel=near, abs=0)
     score = next(stage for stage in plan.stages if stage.name == "score")
     assert score.rows == sum(plan.asked.answers.values())
     whole = plan.asked_everything.answers
