@@ -91,7 +91,7 @@ def settings(work: Path, dataset: str, arguments: argparse.Namespace) -> Config:
                 "batch_size": 16,
                 "qlora": {
                     "epochs": arguments.epochs,
-                    "num_workers": 2,
+                    "execution": {"max_actors": 2},
                     "max_seeds": {} if arguments.train_all_seeds else few,
                 },
                 "judge": {

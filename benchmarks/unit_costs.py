@@ -16,10 +16,8 @@ import numpy as np
 
 from engine.config import EmbeddingConfig, NetworkConfig, TeacherConfig
 from engine.example import Example
-from engine.influence.predict import predict_influence
 from engine.models.encoder import Encoder
-from engine.network.fit import fit_network
-from engine.network.influence_network import InfluenceNetwork
+from engine.planning.probe import network_work
 from engine.selection.select import select
 from engine.teachers.teacher import Teacher, load_teacher, teacher_class
 
@@ -139,21 +137,9 @@ def _pairs(
 
 def network_prices(config: NetworkConfig, dim: int) -> Prices:
     """One step of the fit, and one pair predicted, from random data of the right shape."""
-    chooser = np.random.default_rng(0)
-    vectors = chooser.normal(size=(2_000, dim)).astype(np.float32) / dim**0.5
-    pairs = chooser.integers(1_000, size=(4_096, 2))
-    labels = chooser.normal(size=len(pairs)).astype(np.float32)
-    few = config.model_copy(update={"epochs": 3, "patience": None})
-    held_in = len(pairs) * (1 - config.validation_fraction)
-    steps = few.members * few.epochs * -int(-held_in // config.batch_size)
-    fit = measure(
-        (steps, lambda: fit_network(vectors, vectors, pairs, labels, few)) for _ in range(3)
-    )
-    network = InfluenceNetwork(dim, config.hidden)
-    sides = vectors[:1_000], vectors[1_000:]
-    predict_influence(network, *sides)  # compiles
-    predict = measure((10**6, lambda: predict_influence(network, *sides)) for _ in range(5))
-    return {"step": fit, "predicted": predict}
+    work = network_work(config, dim)
+    names = {"step": "step", "predicted": "pair"}
+    return {name: measure(work[kind] for _ in range(5)) for name, kind in names.items()}
 
 
 def selection_seconds(num_candidates: int, num_targets: int, budget: float) -> float:

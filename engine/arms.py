@@ -13,7 +13,7 @@ ask through one store, so nothing is paid twice. `Random` draws as many rows as 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,8 @@ from engine.corpus import ingest
 from engine.errors import SettingsError
 from engine.evaluation import answer, fine_tune, grade, results
 from engine.evaluation.cells import Cell
+from engine.evaluation.judge import RUBRIC_VERSION
+from engine.models.resolve import model_identity
 from engine.pipeline import STAGES, run
 from engine.progress import say
 from engine.run_directory import Artifact, RunDirectory, atomic_path, digest, finish_part
@@ -41,7 +43,6 @@ __all__ = ["Arm", "arms_of", "evaluate"]
 FOLDER = "evaluation"
 NAMES = {"delift": "DELIFT", "delift_se": "DELIFT(SE)", "less": "LESS", "selectit": "SelectIT"}
 _ASKING = ("sample", "score", "fit", "predict", "select")
-_PAIRS_OF_ARMS = {"teacher": "{}", "network": "NN+{}", "small": "small {}"}
 
 
 @dataclass(frozen=True)
@@ -93,8 +94,9 @@ def evaluate(
         overwrite: redo what was made with other settings, instead of stopping.
 
     May be killed at any moment and started again. Cost: each teacher asked about everything (once,
-    whatever number of seeds), one training per arm and seed, two passes per answer. Raises
-    SettingsError without an `evaluation` section, and otherwise what the stages raise.
+    whatever number of seeds), one training per arm and seed, one pass over each prompt and its
+    answer. Raises SettingsError without an `evaluation` section, and otherwise what the stages
+    raise.
     """
     config = config if isinstance(config, Config) else load_config(Path(config))
     if config.evaluation is None:
@@ -166,8 +168,7 @@ class _Subsets:
             return name
         place = RunDirectory(self._directory.path / "subsets" / name)
         if arm.teacher is None:
-            rows = max((a.counts["selected"] for a in given.values()), default=None)
-            artifact = self._drawn(arm, seed, place, rows)
+            artifact = self._drawn(seed, place, self._size(arm, given))
         else:
             say(f"--- {name}")
             artifact = self._selected(arm, seed if drawn else self._config.seed, place)
@@ -193,10 +194,15 @@ class _Subsets:
             self.trusted.setdefault(arm.name, []).append(bool(fit.counts["trusted"]))
         return _finished(place, stages[-1])
 
-    def _drawn(self, arm: Arm, seed: int, place: RunDirectory, rows: int | None) -> Artifact:
+    def _size(self, arm: Arm, given: Mapping[str, Artifact]) -> int:
+        """Rows that are drawn: all, or as many as the largest subset of the others has."""
         num = len(TableParts(self.shared["ingest"], "candidates"))
-        count = num_to_select(self._config.selection, num) if rows is None else rows
-        count = num if arm.kind == "full" else count
+        if arm.kind == "full":
+            return num
+        others = [artifact.counts["selected"] for artifact in given.values()]
+        return max(others, default=num_to_select(self._config.selection, num))
+
+    def _drawn(self, seed: int, place: RunDirectory, count: int) -> Artifact:
         stage = Stage(
             "draw",
             "7-selection",
@@ -251,16 +257,15 @@ def _write_draw(corpus: Artifact, seed: int, count: int, path: Path) -> None:
 # --- what is made of them ------------------------------------------------------------------------
 
 
-def _test(context: StageContext) -> StageResult:
-    assert context.config.evaluation is not None
-    alone = {"corpus": context.config.evaluation.test, "target": None, "owned": None}
-    return ingest.run(StageContext(context.config.model_copy(update=alone), context.directory, {}))
-
-
-def _test_identity(config: Config) -> dict[str, Any]:
+def _test_set(config: Config) -> Config:
+    """Settings whose corpus is the test set."""
     assert config.evaluation is not None
     alone = {"corpus": config.evaluation.test, "target": None, "owned": None}
-    return ingest.identity(config.model_copy(update=alone))
+    return config.model_copy(update=alone)
+
+
+def _test(context: StageContext) -> StageResult:
+    return ingest.run(replace(context, config=_test_set(context.config)))
 
 
 def _stages(
@@ -270,7 +275,7 @@ def _stages(
     arms: Sequence[Arm],
 ) -> tuple[Stage, ...]:
     """The stages of the evaluation; which cells there are belongs to their settings."""
-    identity = {"cells": digest([vars(cell) for cell in cells])}
+    which = {"cells": digest([vars(cell) for cell in cells])}
     compare = partial(results.run, trusted=trusted, order=[arm.name for arm in arms])
     made: list[tuple[str, str, Any, tuple[str, ...]]] = [
         ("fine-tune", "2-adapters", fine_tune.run, subsets),
@@ -278,7 +283,13 @@ def _stages(
         ("grade", "4-grades", grade.run, ("test", "answer")),
         ("results", "5-results", compare, ("test", "answer", "grade", *subsets)),
     ]
-    first = Stage("test", "1-test", _test, ("evaluation.test",), identity=_test_identity)
+    first = Stage(
+        "test",
+        "1-test",
+        _test,
+        ("evaluation.test",),
+        identity=lambda config: ingest.identity(_test_set(config)),
+    )
     return first, *(
         Stage(
             name,
@@ -286,10 +297,24 @@ def _stages(
             partial(function, cells=cells),
             ("seed", *_SETTINGS[name]),
             reads,
-            identity=lambda _: identity,
+            identity=partial(_identity, which, name),
         )
         for name, directory, function, reads in made
     )
+
+
+def _identity(which: Mapping[str, str], stage: str, config: Config) -> dict[str, str]:
+    """The cells, and the models that a stage asks, by their content."""
+    settings = config.evaluation
+    assert settings is not None
+    found = dict(which)
+    if stage in ("fine-tune", "answer"):
+        found["model"] = model_identity(settings.model)
+    if stage == "grade":
+        found["similarity"] = model_identity(grade.similarity_model(config))
+        if settings.judge is not None:
+            found |= {"judge": model_identity(settings.judge.model), "rubric": RUBRIC_VERSION}
+    return found
 
 
 _MODEL = ("evaluation.model", "evaluation.prompt_style")

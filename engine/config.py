@@ -87,6 +87,13 @@ class ModelConfig(Section):
     )
 
 
+def _with_model(values: Any, default: Mapping[str, Any]) -> Any:
+    """A section's values with what its `model` does not say filled in; anything else as it is."""
+    if not isinstance(values, Mapping) or not isinstance(values.get("model", {}), Mapping):
+        return values
+    return {**values, "model": {**default, **values.get("model", {})}}
+
+
 class CorpusConfig(Section):
     """A set of rows: the candidate pool or the target set."""
 
@@ -122,9 +129,7 @@ class EmbeddingConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _complete_model(cls, values: Any) -> Any:
-        if not isinstance(values, Mapping) or not isinstance(values.get("model", {}), Mapping):
-            return values
-        return {**values, "model": {"path": PACKAGED_ENCODER, **values.get("model", {})}}
+        return _with_model(values, {"path": PACKAGED_ENCODER})
 
 
 class AuditConfig(Section):
@@ -257,10 +262,8 @@ class TeacherConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _complete_model(cls, values: Any) -> Any:
-        if not isinstance(values, Mapping) or not isinstance(values.get("model", {}), Mapping):
-            return values
-        name = str(values.get("name", "delift"))
-        return {**values, "model": {**_TEACHER_MODELS.get(name, {}), **values.get("model", {})}}
+        name = str(values.get("name", "delift")) if isinstance(values, Mapping) else ""
+        return _with_model(values, _TEACHER_MODELS.get(name, {}))
 
 
 _NETWORK_PRESETS: dict[str, dict[str, Any]] = {
@@ -568,10 +571,10 @@ class FineTuningConfig(Section):
         default_factory=dict,
         description="trainings of each arm of a kind, e.g. {full: 1}; default: one per seed",
     )
-    num_workers: int = Field(
-        1, ge=1, description="Ray Train workers; each trains adapters of its own: no byte depends"
+    execution: Execution = Field(
+        Execution(max_actors=1),
+        description="max_actors: Ray Train workers, each of which trains adapters of its own",
     )
-    num_gpus: float = Field(0.0, ge=0, description="GPUs per worker")
 
 
 class JudgeConfig(Section):
@@ -630,10 +633,7 @@ class EvaluationConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _complete_model(cls, values: Any) -> Any:
-        if not isinstance(values, Mapping) or not isinstance(values.get("model", {}), Mapping):
-            return values
-        packaged = {"path": PACKAGED_LANGUAGE_MODEL, "dtype": "bfloat16"}
-        return {**values, "model": {**packaged, **values.get("model", {})}}
+        return _with_model(values, {"path": PACKAGED_LANGUAGE_MODEL, "dtype": "bfloat16"})
 
     @model_validator(mode="after")
     def _check(self) -> EvaluationConfig:

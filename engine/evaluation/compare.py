@@ -142,22 +142,25 @@ def relative_differences(table: pa.Table, pairs: Mapping[str, str], noise: str) 
         for row in summarise(table)
     }
     by_pair: dict[str, list[float]] = {}
+    by_measure: dict[str, list[float]] = {}
     nats: list[float] = []
     for (method, arm), mine in means.items():
         theirs = means.get((method, pairs.get(arm, "")))
         if theirs is None:
             continue
         both = [name for name in _RELATIVE if name in mine and theirs.get(name)]
-        by_pair.setdefault(arm, []).extend(
-            abs(mine[name] - theirs[name]) / abs(theirs[name]) for name in both
-        )
+        for name in both:
+            difference = abs(mine[name] - theirs[name]) / abs(theirs[name])
+            by_pair.setdefault(arm, []).append(difference)
+            by_measure.setdefault(name, []).append(difference)
         nats.append(abs(mine["log_likelihood"] - theirs["log_likelihood"]))
     cells = [value for values in by_pair.values() for value in values]
     chance = list(_between_seeds(table, noise))
     return {
         "mean": float(np.mean(cells)) if cells else None,
         "cells": len(cells),
-        "by_pair": {arm: float(np.mean(values)) for arm, values in by_pair.items() if values},
+        "by_pair": {arm: float(np.mean(values)) for arm, values in by_pair.items()},
+        "by_measure": {name: float(np.mean(values)) for name, values in by_measure.items()},
         "between_seeds": float(np.mean(chance)) if chance else None,
         "log_likelihood": float(np.mean(nats)) if nats else None,
         "published": 0.0140,
@@ -224,10 +227,11 @@ def _differences(rows: Sequence[Row], methods: Sequence[str], arms: Sequence[str
 def _relative_sentence(relative: Row) -> str:
     chance = relative["between_seeds"]
     noise = "" if chance is None else f"; two seeds of Random differ by {100 * chance:.2f} %"
-    by_pair = ", ".join(f"{a} {100 * v:.2f} %" for a, v in relative["by_pair"].items())
+    parts = {**relative["by_pair"], **{_NAMES[k]: v for k, v in relative["by_measure"].items()}}
+    by_part = ", ".join(f"{name} {100 * value:.2f} %" for name, value in parts.items())
     return (
         f"Networks against their teachers: mean absolute relative difference "
-        f"{100 * relative['mean']:.2f} % over {relative['cells']} cells ({by_pair}), published "
+        f"{100 * relative['mean']:.2f} % over {relative['cells']} cells ({by_part}), published "
         f"{100 * relative['published']:.2f} %{noise}. Log-likelihoods differ by "
         f"{relative['log_likelihood']:.3f} nats on average."
     )

@@ -110,7 +110,7 @@ def _plan(
     """The job of each cell by its name; cells with the same rows and seed share one."""
     settings = config.evaluation
     assert settings is not None
-    qlora = settings.qlora.model_dump(mode="json", exclude={"max_seeds", "num_workers", "num_gpus"})
+    qlora = settings.qlora.model_dump(mode="json", exclude={"max_seeds", "execution"})
     model = settings.model
     recipe = [TEMPLATE_VERSION, settings.prompt_style, qlora, model_identity(model)]
     recipe += [model.dtype, model.threads, inputs["ingest"].fingerprint]
@@ -262,11 +262,11 @@ def fine_tune_on_ray(
     A worker group that dies is restarted up to 3 times and goes on from the files. Raises what
     `train_adapters` raises.
     """
-    qlora = settings.qlora
-    num_workers = min(qlora.num_workers, len(jobs))
+    execution = settings.qlora.execution
+    num_workers = min(execution.max_actors or 1, len(jobs))
     resources: dict[str, float] = {"CPU": _CPUS_PER_WORKER}
-    if qlora.num_gpus:
-        resources["GPU"] = qlora.num_gpus
+    if execution.num_gpus:
+        resources["GPU"] = execution.num_gpus
     trainer = ray.train.torch.TorchTrainer(
         _train_loop,
         train_loop_config={
@@ -277,7 +277,7 @@ def fine_tune_on_ray(
         },
         scaling_config=ray.train.ScalingConfig(
             num_workers=num_workers,
-            use_gpu=qlora.num_gpus > 0,
+            use_gpu=execution.num_gpus > 0,
             resources_per_worker=resources,
         ),
         run_config=ray.train.RunConfig(

@@ -17,7 +17,6 @@ from engine.planning.sizes import Asked, Sizes
 
 __all__ = ["Prices", "StageEstimate", "estimate", "totals"]
 
-_UNITS = 102  # int32 numbers that prediction keeps of a row: hidden units and two linear ones
 _GIB = 2**30
 _RECORD_BYTES = 120  # of a labelled pair in the store and in labels.parquet, keys included
 
@@ -30,7 +29,8 @@ class Prices:
         encoder: one row embedded.
         teacher: one answer by kind: `candidate`, `target`, `pair`.
         preparation: seconds of one row of the teacher's preparation, all epochs; 0 without.
-        step, pair: seconds of an optimiser step and of a predicted pair, on one thread.
+        network: seconds of one optimiser `step`, `pair` predicted, kernel `entry` selected from
+            and `cosine` of two rows.
         ingest_seconds: of reading the corpus, measured whole.
         dim: D of the embeddings.
         model_bytes: of each model in memory, by name.
@@ -39,8 +39,7 @@ class Prices:
     encoder: Price
     teacher: Mapping[str, Price]
     preparation: float
-    step: float
-    pair: float
+    network: Mapping[str, float]
     ingest_seconds: float
     dim: int
     model_bytes: Mapping[str, int]
@@ -109,14 +108,16 @@ def _stages(config: Config, sizes: Sizes, asked: Asked, prices: Prices) -> Itera
     pairs = sizes.candidates * asked.columns
     dense = pairs * 4 <= config.influence.max_dense_gib * _GIB
     kept = pairs if dense else asked.columns * min(config.influence.neighbours, sizes.candidates)
-    predict = 0.0 if asked.everything else pairs * prices.pair
-    units = 0 if asked.everything else rows * _UNITS * 4
+    predict = 0.0 if asked.everything else pairs * prices.network["pair"]
+    # int32: hidden units and two linear ones of every row
+    units = 0 if asked.everything else rows * (sum(config.network.hidden) + 2) * 4
     yield StageEstimate(
         "predict", pairs, 0, predict, predict, predict, startup, 1, 2**27 + units,
         units + kept * (4 if dense else 12) + sizes.candidates * 4,
     )  # fmt: skip
-    # greedy looks at each entry a few times; nearest rows are one product with what is selected
-    select = kept * 2e-8 + sizes.candidates * sizes.selected * prices.dim * 5e-11
+    # greedy, and for the explanations every row with all that is selected
+    select = kept * prices.network["entry"]
+    select += sizes.candidates * sizes.selected * prices.network["cosine"]
     yield StageEstimate(
         "select", sizes.candidates, 0, select, select, select, startup, 0,
         min(kept * 8, int(config.selection.max_kernel_gib * _GIB)),
@@ -151,7 +152,9 @@ def _fit(config: Config, asked: Asked, prices: Prices, startup: float) -> StageE
     per_epoch = -int(-asked.training * (1 - settings.validation_fraction) // settings.batch_size)
     epochs = settings.epochs
     expected = epochs if settings.patience is None else min(epochs, 2 * settings.patience)
-    seconds, most = (n * settings.members * per_epoch * prices.step for n in (expected, epochs))
+    seconds, most = (
+        n * settings.members * per_epoch * prices.network["step"] for n in (expected, epochs)
+    )
     return StageEstimate(
         "fit", asked.training, 0, seconds, 0.0, most, 2 * startup, 0, 2**29,
         4 * (2 * prices.dim + 1) * sum(settings.hidden),

@@ -132,11 +132,11 @@ def _measure(config: Config, scratch: RunDirectory) -> tuple[Sizes, Asked, Asked
     teacher = probe_teacher(
         config, corpus, rows, groups, prepared, scratch.path, actors, PROBE_SECONDS
     )
-    found = run_task(probe_network, config.network, encoder.width, scratch.path / "network.json")
+    found = run_task(probe_network, config.network, encoder.width)
     memory = {"encoder": model_bytes(config.embedding.model)}
     memory["teacher"] = model_bytes(config.teacher.model) if kind.name != "random" else 2**28
     prices = Prices(
-        encoder, teacher, one, found["step"], found["pair"], ingest_seconds, encoder.width, memory
+        encoder, teacher, one, found, ingest_seconds, encoder.width, memory
     )  # fmt: skip
     return sizes, asked, full, prices
 
@@ -175,7 +175,7 @@ def _remarks(
 ) -> list[str]:
     remarks = [
         "Prices are those of random rows on this machine, as it is loaded now; intervals are 95 %.",
-        "Reading the corpus is measured, whole; prediction and fit are measured on random numbers.",
+        "Reading the corpus is measured, whole; fit, prediction and selection on random numbers.",
         "The fit ends early: twice network.patience epochs are expected of each member, "
         "network.epochs are the most.",
     ]

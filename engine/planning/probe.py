@@ -7,7 +7,7 @@ A worker that has used up its time leaves the rest of its pieces.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,14 @@ from engine.kernels.arrays import FloatArray
 from engine.models.encoder import Encoder
 from engine.network.fit import fit_network
 from engine.network.influence_network import InfluenceNetwork
-from engine.run_directory import Artifact, Part, atomic_path, write_json
+from engine.run_directory import Artifact, Part, atomic_path
+from engine.selection.select import select
 from engine.teachers.teacher import Side, load_teacher, teacher_class
 
 __all__ = [
     "PIECE",
     "Price",
+    "network_work",
     "probe_encoder",
     "probe_network",
     "probe_preparation",
@@ -265,8 +267,13 @@ def probe_preparation(
 # --- the network ---------------------------------------------------------------------------------
 
 
-def probe_network(settings: NetworkConfig, dim: int, path: Path) -> dict[str, float]:
-    """Seconds of one optimiser step, and of one pair predicted on one thread; writes `path`."""
+Work = dict[str, tuple[int, Callable[[], object]]]
+
+
+def network_work(settings: NetworkConfig, dim: int) -> Work:
+    """By kind how many units, and what does them, on random data of the right shape: `step` of the
+    optimiser, `pair` predicted, `entry` of a kernel selected from, `cosine` of two rows.
+    """
     chooser = np.random.default_rng(0)
     vectors = chooser.normal(size=(2_000, dim)).astype(np.float32) / dim**0.5
     pairs = chooser.integers(1_000, size=(2_048, 2))
@@ -274,13 +281,24 @@ def probe_network(settings: NetworkConfig, dim: int, path: Path) -> dict[str, fl
     few = settings.model_copy(update={"epochs": 2, "patience": None})
     held_in = len(pairs) * (1 - settings.validation_fraction)
     steps = few.members * few.epochs * -int(-held_in // settings.batch_size)
-    started = time.perf_counter()
-    fit_network(vectors, vectors, pairs, labels, few)
-    step = (time.perf_counter() - started) / steps
     network = InfluenceNetwork(dim, settings.hidden)
-    predict_influence(network, vectors[:10], vectors[:10])  # compiles
-    started = time.perf_counter()
-    predict_influence(network, vectors[:1_000], vectors[1_000:])
-    found = {"step": step, "pair": (time.perf_counter() - started) / 10**6}
-    write_json(path, found)
+    kernel = chooser.random((500, 2_000), dtype=np.float32)
+    if network.factorises:
+        predict_influence(network, vectors[:10], vectors[:10])  # compiles
+    select(kernel[:10], 5)
+    return {
+        "step": (steps, lambda: fit_network(vectors, vectors, pairs, labels, few)),
+        "pair": (10**6, lambda: predict_influence(network, vectors[:1_000], vectors[1_000:])),
+        "entry": (kernel.size, lambda: select(kernel, 600)),
+        "cosine": (4 * 10**6, lambda: vectors @ vectors.T),
+    }
+
+
+def probe_network(settings: NetworkConfig, dim: int) -> dict[str, float]:
+    """Seconds of one unit of each kind of `network_work`."""
+    found = {}
+    for name, (units, work) in network_work(settings, dim).items():
+        started = time.perf_counter()
+        work()
+        found[name] = (time.perf_counter() - started) / units
     return found

@@ -109,6 +109,7 @@ def test_networks_against_teachers_and_what_chance_gives():
     found = relative_differences(table(cells), {"NN+X": "X"}, "Random")
     assert found["mean"] == pytest.approx(0.1) and found["cells"] == 6
     assert found["by_pair"] == {"NN+X": pytest.approx(0.1)}
+    assert found["by_measure"] == {m: pytest.approx(0.1) for m in ("rouge1", "similarity", "judge")}
     assert found["between_seeds"] == pytest.approx(0.5)
     assert found["log_likelihood"] == pytest.approx(1.5)
 

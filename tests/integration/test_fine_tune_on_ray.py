@@ -14,7 +14,7 @@ JOBS = [TrainingJob(f"adapters/{seed}.safetensors", "mine", seed, 9) for seed in
 def test_two_workers_train_what_one_process_does(ray_local, tmp_path):
     inputs = write_inputs(tmp_path / "inputs")
     model = build_tiny_language_model(tmp_path / "model")
-    settings = evaluation_settings(model, num_workers=2)
+    settings = evaluation_settings(model, execution={"max_actors": 2})
     for name in ("here", "ray"):
         (tmp_path / name).mkdir()
     train_adapters(JOBS, settings, inputs, tmp_path / "here")
