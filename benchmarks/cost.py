@@ -28,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.fidelity import TEACHERS
 from benchmarks.provenance import ROOT, markdown_table, save
+from benchmarks.small_model import NUM_LAYERS, write_small_model
 from benchmarks.unit_costs import (
     Prices,
     UnitCost,
@@ -38,9 +39,7 @@ from benchmarks.unit_costs import (
 )
 from engine.config import (
     PACKAGED_ENCODER,
-    PACKAGED_LANGUAGE_MODEL,
     EmbeddingConfig,
-    ModelConfig,
     NetworkConfig,
     SampleConfig,
     TeacherConfig,
@@ -54,7 +53,6 @@ from engine.teachers.teacher import teacher_class
 CORPUS = ROOT.parent / "shared/data/corpus_small.parquet"
 SIZES = ((1_000, 1_000), (15_000, 5_000))  # the second is the publication's
 FRACTION, BUDGET = 0.05, 0.3
-SMALL_LAYERS = 10
 # Seconds, Phi-3 on MixInstruct (arXiv 2502.09969), full teacher and NN-CIFT, and the cut over all
 # four pairs of model and data set.
 PUBLISHED = {
@@ -209,23 +207,6 @@ def random_rows(split: str, count: int) -> list[Example]:
     return found
 
 
-def small_model(folder: Path) -> Path:
-    """The first layers of the packaged model: only its cost means something."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    from engine.models.resolve import resolve
-
-    source = resolve(ModelConfig(path=PACKAGED_LANGUAGE_MODEL)).source
-    model = AutoModelForCausalLM.from_pretrained(source, use_safetensors=True)
-    model.model.layers = model.model.layers[:SMALL_LAYERS]
-    model.config.num_hidden_layers = SMALL_LAYERS
-    if getattr(model.config, "layer_types", None):
-        model.config.layer_types = model.config.layer_types[:SMALL_LAYERS]
-    model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(source).save_pretrained(folder)
-    return folder
-
-
 def teachers(small: Path) -> dict[str, TeacherConfig]:
     """By the name of the row; all in float32 on one thread."""
 
@@ -320,7 +301,7 @@ def main() -> None:
     units = unit_rows("NN-CIFT", shared)
     projected: dict[tuple[str, tuple[int, int]], Row] = {}
     with tempfile.TemporaryDirectory() as folder:
-        configs = teachers(small_model(Path(folder)))
+        configs = teachers(write_small_model(Path(folder)))
         for name, config in configs.items():
             say(f"timing {name}")
             prices = teacher_prices(config, candidates, targets, arguments.pairs_of)
@@ -348,7 +329,7 @@ def main() -> None:
         arguments.markdown.write_text(text + "\n", encoding="utf-8")
     if arguments.json:
         said = {"rows": arguments.rows, "fraction": FRACTION, "budget": BUDGET, "epochs": epochs}
-        said |= {"teachers": TEACHERS, "small_model": f"first {SMALL_LAYERS} of 30 layers"}
+        said |= {"teachers": TEACHERS, "small_model": f"first {NUM_LAYERS} of 30 layers"}
         save(arguments.json, "cost", said, [*real, *rows, *small, *units], threads=1)
 
 

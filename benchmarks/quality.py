@@ -5,7 +5,8 @@
 Both data sets of ../shared/data/corpus_small.parquet: rows drawn by hash among those of at most
 `--tokens` tokens (prompt and answer of a longer row would cost a CPU too much), candidates from the
 split `train`, targets from `valid`, test rows from `test`. All arms of `engine.arms` with the
-packaged 135M model, in context and by QLoRA. `--markdown FILE` writes the tables.
+packaged 135M model, in context and by QLoRA; `--small` adds its first ten layers in each teacher's
+place. `--markdown FILE` writes the tables.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.fidelity import TEACHERS
 from benchmarks.provenance import ROOT, save
+from benchmarks.small_model import write_small_model
 from engine.actors import connected
 from engine.arms import evaluate
 from engine.config import PACKAGED_LANGUAGE_MODEL, Config, ModelConfig, RayConfig, parse_config
@@ -70,7 +72,8 @@ def settings(work: Path, dataset: str, arguments: argparse.Namespace) -> Config:
     for name in arguments.teachers:
         model = {**TEACHERS[name].get("model", {}), "dtype": "float32"}
         teachers.append({**TEACHERS[name], "model": model})
-    few = {"teacher": 1, "network": 1, "full": 1}
+    few = dict.fromkeys(("teacher", "small", "network", "full"), 1)
+    small = {**MODEL, "path": str(work / "small")} if arguments.small else None
     return parse_config(
         {
             "run_dir": str(work / dataset),
@@ -86,6 +89,7 @@ def settings(work: Path, dataset: str, arguments: argparse.Namespace) -> Config:
                 "test": {"path": str(work / f"{dataset}-test.parquet")},
                 "model": MODEL,
                 "teachers": teachers,
+                "small_model": small,
                 "seeds": list(range(arguments.seeds)),
                 "max_new_tokens": 64,
                 "batch_size": 16,
@@ -130,6 +134,7 @@ def main() -> None:
     parser.add_argument(
         "--train-all-seeds", action="store_true", help="not only of Random, which takes longer"
     )
+    parser.add_argument("--small", action="store_true", help="the arms of a small model too")
     parser.add_argument("--judged", type=int, default=0, help="test rows to judge; 0: none")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--markdown", type=Path, help="write the tables here")
@@ -138,6 +143,8 @@ def main() -> None:
     work.mkdir(parents=True, exist_ok=True)
     sizes = dict(zip(SPLITS, arguments.sizes, strict=True))
     told = write_files(work, sizes, arguments.tokens)
+    if arguments.small:
+        write_small_model(work / "small")
     rows, texts = [], []
     with connected(RayConfig()):
         for dataset in arguments.datasets:
