@@ -38,7 +38,7 @@ from engine.selection.prepare import num_to_select
 from engine.stage import Stage, StageContext, StageResult
 from engine.workflow import do_stage, plan_stages, refuse_other_settings
 
-__all__ = ["Arm", "arms_of", "evaluate"]
+__all__ = ["Arm", "answer_stages", "arms_of", "evaluate"]
 
 FOLDER = "evaluation"
 NAMES = {"delift": "DELIFT", "delift_se": "DELIFT(SE)", "less": "LESS", "selectit": "SelectIT"}
@@ -268,21 +268,8 @@ def _test(context: StageContext) -> StageResult:
     return ingest.run(replace(context, config=_test_set(context.config)))
 
 
-def _stages(
-    cells: Sequence[Cell],
-    subsets: tuple[str, ...],
-    trusted: Mapping[str, Sequence[bool]],
-    arms: Sequence[Arm],
-) -> tuple[Stage, ...]:
-    """The stages of the evaluation; which cells there are belongs to their settings."""
-    which = {"cells": digest([vars(cell) for cell in cells])}
-    compare = partial(results.run, trusted=trusted, order=[arm.name for arm in arms])
-    made: list[tuple[str, str, Any, tuple[str, ...]]] = [
-        ("fine-tune", "2-adapters", fine_tune.run, subsets),
-        ("answer", "3-answers", answer.run, ("test", "fine-tune", *subsets)),
-        ("grade", "4-grades", grade.run, ("test", "answer")),
-        ("results", "5-results", compare, ("test", "answer", "grade", *subsets)),
-    ]
+def answer_stages(cells: Sequence[Cell], subsets: tuple[str, ...]) -> tuple[Stage, ...]:
+    """Test set, trainings and answers of some cells, whose subsets are given by these names."""
     first = Stage(
         "test",
         "1-test",
@@ -290,16 +277,41 @@ def _stages(
         ("evaluation.test",),
         identity=lambda config: ingest.identity(_test_set(config)),
     )
-    return first, *(
-        Stage(
-            name,
-            directory,
-            partial(function, cells=cells),
-            ("seed", *_SETTINGS[name]),
-            reads,
-            identity=partial(_identity, which, name),
-        )
-        for name, directory, function, reads in made
+    return (
+        first,
+        _stage("fine-tune", "2-adapters", fine_tune.run, cells, subsets),
+        _stage("answer", "3-answers", answer.run, cells, ("test", "fine-tune", *subsets)),
+    )
+
+
+def _stages(
+    cells: Sequence[Cell],
+    subsets: tuple[str, ...],
+    trusted: Mapping[str, Sequence[bool]],
+    arms: Sequence[Arm],
+) -> tuple[Stage, ...]:
+    """The stages of the evaluation."""
+    compare = partial(results.run, trusted=trusted, order=[arm.name for arm in arms])
+    read = ("test", "answer", "grade", *subsets)
+    return (
+        *answer_stages(cells, subsets),
+        _stage("grade", "4-grades", grade.run, cells, ("test", "answer")),
+        _stage("results", "5-results", compare, cells, read),
+    )
+
+
+def _stage(
+    name: str, directory: str, function: Any, cells: Sequence[Cell], reads: tuple[str, ...]
+) -> Stage:
+    """A stage that is done for cells; which there are belongs to its settings."""
+    which = {"cells": digest([vars(cell) for cell in cells])}
+    return Stage(
+        name,
+        directory,
+        partial(function, cells=cells),
+        ("seed", *_SETTINGS[name]),
+        reads,
+        identity=partial(_identity, which, name),
     )
 
 

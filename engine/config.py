@@ -306,6 +306,11 @@ class NetworkConfig(Section):
     )
     main_effects: bool = Field(description="add a linear term of each embedding to the output")
     standardise_labels: bool = Field(description="fit (label - mean) / std of the training labels")
+    loss: Literal["mse", "huber"] = Field(
+        "mse",
+        description="huber: an error beyond 1 (a standard deviation, if labels are standardised) "
+        "counts by its size, not its square",
+    )
     epochs: int = Field(ge=1)
     learning_rate: float = Field(gt=0)
     weight_decay: float = Field(ge=0, description="of AdamW; 0 is Adam")
@@ -517,6 +522,12 @@ class SearchRange(Section):
     high: float
     log: bool = False
 
+    @model_validator(mode="after")
+    def _check(self) -> SearchRange:
+        if self.low > self.high or (self.log and self.low <= 0):
+            raise ValueError("low must not be above high, and with log it must be above 0")
+        return self
+
 
 class StudyConfig(Section):
     """Of `jobs/tune.py`: many networks fitted on labels of a teacher asked about everything."""
@@ -542,10 +553,20 @@ class StudyConfig(Section):
     fractions: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
         (), description="v, shares to select, for the agreement of subsets with the teacher's"
     )
+    log_likelihood: Literal["icl", "qlora"] | None = Field(
+        None,
+        description="also ask evaluation.model how likely the references of evaluation.test are, "
+        "with every subset shown in the prompt or trained on",
+    )
     pairs_per_quadrant: int = Field(1_000, ge=10, description="labels that judge a network")
     cpus_per_trial: float = Field(0.5, gt=0)
     gpus_per_trial: float = Field(0.0, ge=0, description="fractions share one")
     max_concurrent: int | None = Field(None, ge=1, description="trials at a time")
+    tracker: Literal["mlflow", "wandb"] | None = Field(
+        None, description="where trials are logged too; TensorBoard's events are always written"
+    )
+    tracking_uri: str | None = Field(None, description="of MLflow; default: ./mlruns")
+    project: str = Field("nn-cift", description="of the tracker")
 
 
 ArmKind = Literal["initial", "random", "full", "teacher", "small", "network"]

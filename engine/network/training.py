@@ -195,13 +195,21 @@ class Trainer:
             candidates = candidates * mask[:, : self.data.dim]
             if targets is not None:
                 targets = targets * mask[:, self.data.dim :]
-        squared_error = (self.network.standardised(candidates, targets) - labels).square().sum()
+        errors = self.network.standardised(candidates, targets) - labels
+        squared_error = errors.square().sum()
         self.optimizer.zero_grad(set_to_none=True)
         # Over the size of the global batch, so that the sum over workers is the batch mean.
-        (squared_error / len(batch)).backward()  # type: ignore[no-untyped-call]
+        (self._loss(errors, squared_error) / len(batch)).backward()  # type: ignore[no-untyped-call]
         self._sum_gradients()
         self.optimizer.step()
         return squared_error.detach().double()
+
+    def _loss(self, errors: Tensor, squared_error: Tensor) -> Tensor:
+        """What is minimised, summed over a batch; huber is the squared error for small errors."""
+        if self.settings.loss == "mse":
+            return squared_error
+        zero = torch.zeros_like(errors)
+        return 2 * torch.nn.functional.huber_loss(errors, zero, reduction="sum")
 
     def _dropout_mask(self, size: int, epoch: int, step: int) -> Tensor:
         """Factors 0 or 1 / keep of the inputs of one global batch, (B, 2 D); made on the CPU."""

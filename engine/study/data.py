@@ -114,4 +114,5 @@ def write_study_data(
         "candidates": num_candidates,
         "targets": num_targets,
         "full_teacher_cpu_s": float(usage.get("cpu_seconds", 0.0)),
+        "prepared_cpu_s": float(usage.get("prepared_cpu_seconds", 0.0)),
     }

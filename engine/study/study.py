@@ -2,7 +2,8 @@
 
 RUN/1-corpus ... 4-teacher      the teacher asked about everything, by the pipeline's own stages
 RUN/study/data/                 what all trials map
-RUN/study/NAME/                 trials.parquet, study.json, best.yaml; tune/ is Ray Tune's state
+RUN/study/NAME/                 trials.parquet, study.json, best.yaml, study.html and its charts as
+                                pictures; tune/ is Ray Tune's state
 """
 
 from __future__ import annotations
@@ -17,10 +18,13 @@ import yaml
 from engine.actors import connected, run_task
 from engine.config import Config, load_config, parse_config
 from engine.errors import SettingsError
-from engine.pipeline import run
+from engine.pipeline import STAGES, run
 from engine.progress import say
-from engine.run_directory import RunDirectory, atomic_path, digest, read_json, write_json
+from engine.run_directory import Artifact, RunDirectory, atomic_path, digest, read_json, write_json
+from engine.study.answers import check_answers, log_likelihoods
+from engine.study.charts import charts_of
 from engine.study.data import write_study_data
+from engine.study.figures import write_figures
 from engine.study.trial import settings_of_trial
 from engine.study.tune import check_trials, run_trials
 from engine.teachers.teacher import teacher_class
@@ -29,6 +33,14 @@ __all__ = ["run_study"]
 
 FOLDER = "study"
 _NOT_OF_A_RUN = ("study", "evaluation")
+_NOT_OF_A_TRIAL = {
+    "log_likelihood",
+    "max_concurrent",
+    "cpus_per_trial",
+    "tracker",
+    "tracking_uri",
+    "project",
+}
 
 
 def run_study(
@@ -50,19 +62,32 @@ def run_study(
     if study is None or not (study.grid or study.search):
         raise SettingsError("nothing to study: set study.grid or study.search")
     check_trials(config)
+    check_answers(config)
     everything = parse_config(_asking_all(config))
     kind = teacher_class(config.teacher.name)
     with connected(config.ray):
         directory = run(everything, run_dir=run_dir, until="score", overwrite=overwrite)
         with directory.lock():
             data_dir, sizes = _data(config, directory)
-            told = study.model_dump(mode="json", exclude={"max_concurrent"})
+            told = study.model_dump(mode="json", exclude=_NOT_OF_A_TRIAL)
             fixed = [config.network.model_dump(mode="json"), config.sample.model_dump(mode="json")]
             name = digest(told, fixed, data_dir.name)
             say(f"study {name}: trials in {directory.path / FOLDER / name}")
             folder = directory.path / FOLDER / name
             folder.mkdir(parents=True, exist_ok=True)
-            rows = run_trials(config, kind.unit, data_dir, folder, "tune")
+            rankings = folder / "rankings"
+            rankings.mkdir(exist_ok=True)
+            rows = run_trials(config, kind.unit, data_dir, folder, "tune", rankings)
+            for row in rows:
+                if "labels" in row:
+                    row["teacher_cpu_s"] = _price(row, sizes, kind.unit)
+            if study.log_likelihood is not None:
+                told_apart = [*study.grid, *study.search, "seed"]
+                shared = {name: _artifact(directory, name) for name in ("ingest", "embed")}
+                found = log_likelihoods(
+                    config, rows, told_apart, folder, rankings, shared, overwrite
+                )
+                rows = [{**row, **more} for row, more in zip(rows, found, strict=True)]
             _write(config, rows, sizes, folder)
     return folder
 
@@ -75,10 +100,7 @@ def _asking_all(config: Config) -> dict[str, Any]:
 
 def _data(config: Config, directory: RunDirectory) -> tuple[Path, dict[str, Any]]:
     """The folder of what all trials map, written if it is not there, and its sizes."""
-    folders = ("1-corpus", "2-embeddings", "4-teacher")
-    found = [directory.artifact(folder) for folder in folders]
-    artifacts = [artifact for artifact in found if artifact is not None]
-    assert len(artifacts) == len(folders), "the teacher was not asked"
+    artifacts = [_artifact(directory, name) for name in ("ingest", "embed", "score")]
     key = digest([artifact.fingerprint for artifact in artifacts], config.sample.num_strata)
     data_dir = directory.path / FOLDER / f"data-{key}"
     if not (data_dir / "sizes.json").is_file():
@@ -88,8 +110,27 @@ def _data(config: Config, directory: RunDirectory) -> tuple[Path, dict[str, Any]
     return data_dir, read_json(data_dir / "sizes.json")
 
 
+def _artifact(directory: RunDirectory, stage: str) -> Artifact:
+    """A finished stage of the run."""
+    (folder,) = (s.directory for s in STAGES if s.name == stage)
+    artifact = directory.artifact(folder)
+    assert artifact is not None, f"{stage} is not finished"
+    return artifact
+
+
+def _price(row: dict[str, Any], sizes: dict[str, Any], unit: str) -> float:
+    """CPU seconds of the teacher for what a trial learned from: its share of all answers."""
+    asked, everything = row["labels"], sizes["candidates"] * sizes["targets"]
+    if unit == "point":
+        asked = row["asked_candidates"] + row["asked_targets"]
+        everything = sizes["candidates"] + sizes["targets"]
+    prepared = sizes["prepared_cpu_s"]
+    answers = sizes["full_teacher_cpu_s"] - prepared
+    return float(prepared + answers * min(1.0, asked / everything))
+
+
 def _write(config: Config, rows: list[dict[str, Any]], sizes: dict[str, Any], folder: Path) -> None:
-    """The table, the study in words for programs, and the settings that won."""
+    """The table, its charts, the study for programs, and the settings that won."""
     study = config.study
     assert study is not None
     names = list(dict.fromkeys(name for row in rows for name in row))
@@ -97,6 +138,12 @@ def _write(config: Config, rows: list[dict[str, Any]], sizes: dict[str, Any], fo
     with atomic_path(folder / "trials.parquet") as temporary:
         pq.write_table(table, temporary)
     settings = [*study.grid, *study.search]
+    title = f"What learns {config.teacher.name} best"
+    about = (
+        f"{len(rows)} trials over {len(study.seeds)} seeds; {sizes['candidates']:,} candidates and "
+        f"{sizes['targets']:,} targets, the teacher asked about all of them."
+    )
+    write_figures(charts_of(rows, settings, study.objective), title, about, folder)
     means = _means(rows, settings, study.objective)
     ranked = sorted(means, key=lambda mean: mean["loss"])
     write_json(

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from engine.config import NetworkConfig, SampleConfig
 from engine.errors import SettingsError
 from engine.influence.predict import predict_influence
-from engine.kernels.arrays import FloatArray
+from engine.kernels.arrays import FloatArray, IndexArray
 from engine.network.audit import predictions
 from engine.network.ensemble import EnsembleTrainer
 from engine.network.fidelity import fidelity
@@ -27,7 +27,7 @@ from engine.selection.select import select
 from engine.study.data import StudyData
 from engine.teachers.sample import Draw, design_of, draw_pairs, draw_points
 
-__all__ = ["all_influence", "run_trial", "settings_of_trial", "subset_agreement"]
+__all__ = ["all_influence", "num_of_share", "run_trial", "settings_of_trial", "subset_agreement"]
 
 PREDICTORS = ("network", "mean", "zero", "cosine", "ridge")
 _JUDGED = 3  # key of a random stream: pairs that are judged, the same for all trials of a seed
@@ -42,6 +42,7 @@ def run_trial(
     pairs_per_quadrant: int = 1_000,
     fractions: tuple[float, ...] = (),
     on_epoch: Callable[[int, float], None] | None = None,
+    on_ranking: Callable[[IndexArray], None] | None = None,
 ) -> dict[str, Any]:
     """Fit and judge; returns one flat row of numbers, None where something is not defined.
 
@@ -54,6 +55,8 @@ def run_trial(
         pairs_per_quadrant: judged, at most.
         fractions: v, shares of the candidates to select; adds `overlap v` and `value v`.
         on_epoch: is told epoch and validation loss (or training loss) after each epoch.
+        on_ranking: is given the candidates selected for the largest v, in the order of their gain;
+            the first of them are the subset for any smaller v.
     """
     draw = _draw(data, sample, unit, seed)
     learned = draw.quadrant == 0
@@ -84,7 +87,12 @@ def run_trial(
     row |= _judge(data, training, fitted, seed, pairs_per_quadrant)
     if fractions:
         influence = all_influence(data, fitted)
-        row |= subset_agreement(np.asarray(data.labels), influence, fractions, data.pairwise)
+        found, ranking = subset_agreement(
+            np.asarray(data.labels), influence, fractions, data.pairwise
+        )
+        row |= found
+        if on_ranking is not None:
+            on_ranking(ranking)
     return row
 
 
@@ -173,27 +181,32 @@ def all_influence(data: StudyData, fitted: InfluenceNetwork) -> FloatArray:
 
 def subset_agreement(
     labels: FloatArray, influence: FloatArray, fractions: tuple[float, ...], pairwise: bool
-) -> dict[str, float]:
+) -> tuple[dict[str, float], IndexArray]:
     """How far subsets by predicted influence are those of the teacher itself, for each share v.
 
     `overlap v` is their Jaccard overlap, `value v` what the network's subset is worth under the
     teacher's own matrix, over what the teacher's is. Facility location over the targets, labels
-    scaled to 0..1; the best rows for a teacher of rows.
+    scaled to 0..1; the best rows for a teacher of rows. Also returns the network's ranking.
     """
     labels = np.where(np.isfinite(labels), labels, np.nanmean(labels))
     low, high = labels.min(), labels.max()
     scaled, predicted = ((m - low) / max(high - low, 1e-12) for m in (labels, influence))
-    most = max(1, round(max(fractions) * len(labels)))
+    most = num_of_share(max(fractions), len(labels))
     rankings = [_ranking(m.clip(0, 1), most, pairwise) for m in (scaled, predicted)]
     found = {}
     for fraction in fractions:
-        count = max(1, round(fraction * len(labels)))
+        count = num_of_share(fraction, len(labels))
         mine, theirs = rankings[1][:count], rankings[0][:count]
         shared = len(np.intersect1d(mine, theirs)) / len(np.union1d(mine, theirs))
         worth = [_value(scaled[some], pairwise) for some in (mine, theirs)]
         found[f"overlap {fraction:g}"] = shared
         found[f"value {fraction:g}"] = worth[0] / max(worth[1], 1e-12)
-    return found
+    return found, rankings[1]
+
+
+def num_of_share(fraction: float, num_candidates: int) -> int:
+    """Rows of a subset that is a share v of the candidates."""
+    return max(1, round(fraction * num_candidates))
 
 
 def _ranking(matrix: FloatArray, budget: int, pairwise: bool) -> NDArray[np.int64]:

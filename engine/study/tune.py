@@ -7,23 +7,26 @@ goes on (`Tuner.restore`): finished trials are not repeated.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import importlib
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydantic import ValidationError
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 
 from engine.config import Config, NetworkConfig, SampleConfig, SearchRange, StudyConfig
 from engine.errors import EngineError, SettingsError
+from engine.run_directory import digest, save_array
 from engine.study.data import StudyData
 from engine.study.trial import run_trial, settings_of_trial
 
-__all__ = ["check_trials", "run_trials"]
+__all__ = ["check_trials", "ranking_path", "run_trials"]
 
 _EPOCHS_PER_REPORT = 5
-_SEED = "seed"
+_SEED, _DRAWN = "seed", "drawn"
 
 
 def check_trials(config: Config) -> None:
@@ -50,7 +53,7 @@ def check_trials(config: Config) -> None:
 
 
 def run_trials(
-    config: Config, unit: str, data_dir: Path, storage: Path, name: str
+    config: Config, unit: str, data_dir: Path, storage: Path, name: str, rankings: Path
 ) -> list[dict[str, Any]]:
     """Run all trials that are not finished; returns a row for each, settings first.
 
@@ -59,18 +62,13 @@ def run_trials(
         unit: of the teacher.
         data_dir: where `StudyData.save` wrote; every node must see it.
         storage, name: where Tune keeps its state; the same two go on with an unfinished study.
+        rankings: folder for what each trial selects, as `ranking_path` names it.
 
     Raises EngineError when a trial failed, with its reason; the others are kept.
     """
     study = config.study
     assert study is not None
-    fixed = {
-        "network": config.network.model_dump(mode="json"),
-        "sample": config.sample.model_dump(mode="json"),
-        "study": study.model_dump(mode="json"),
-        "unit": unit,
-        "data_dir": str(data_dir),
-    }
+    fixed = _fixed(config, unit, data_dir, rankings)
     trainable = tune.with_resources(
         tune.with_parameters(_trial, fixed=fixed),
         {"cpu": study.cpus_per_trial, "gpu": study.gpus_per_trial},
@@ -81,19 +79,20 @@ def run_trials(
     else:
         tuner = tune.Tuner(
             trainable,
-            param_space=_space(study),
+            param_space=_space(study, config.seed),
             tune_config=tune.TuneConfig(
                 metric="loss",
                 mode="min",
-                num_samples=study.samples,
                 scheduler=_scheduler(study, config.network),
                 max_concurrent_trials=study.max_concurrent,
+                reuse_actors=True,  # a process takes longer to start than many a fit
             ),
             run_config=tune.RunConfig(
                 name=name,
                 storage_path=str(storage),
                 verbose=0,
                 failure_config=tune.FailureConfig(max_failures=2),
+                callbacks=_trackers(study),
             ),
         )
     results = tuner.fit()
@@ -111,16 +110,32 @@ def _settings(study: StudyConfig) -> list[str]:
     return [*study.grid, *study.search, _SEED]
 
 
-def _space(study: StudyConfig) -> dict[str, Any]:
-    """Tune's own words for grid and search; names with dots are keys like any other."""
+def _space(study: StudyConfig, seed: int) -> dict[str, Any]:
+    """Tune's own words for the grid; names with dots are keys like any other.
+
+    What the search draws is drawn here, once: the same points for the same seed, each of them
+    tried with every combination of the grid and every seed of the study.
+    """
     space: dict[str, Any] = {k: tune.grid_search(list(v)) for k, v in study.grid.items()}
-    for name, values in study.search.items():
-        if isinstance(values, SearchRange):
-            draw = tune.loguniform if values.log else tune.uniform
-            space[name] = draw(values.low, values.high)
-        else:
-            space[name] = tune.choice(list(values))
+    if study.search:
+        space[_DRAWN] = tune.grid_search(_draws(study, seed))
     return {**space, _SEED: tune.grid_search(list(study.seeds))}
+
+
+def _draws(study: StudyConfig, seed: int) -> list[dict[str, Any]]:
+    chooser = np.random.default_rng([seed % 2**64, len(study.search)])
+    return [
+        {name: _drawn(values, chooser) for name, values in study.search.items()}
+        for _ in range(study.samples)
+    ]
+
+
+def _drawn(values: SearchRange | tuple[Any, ...], chooser: np.random.Generator) -> Any:
+    if not isinstance(values, SearchRange):
+        return values[int(chooser.integers(len(values)))]
+    if values.log:
+        return float(np.exp(chooser.uniform(np.log(values.low), np.log(values.high))))
+    return float(chooser.uniform(values.low, values.high))
 
 
 def _scheduler(study: StudyConfig, network: NetworkConfig) -> ASHAScheduler | None:
@@ -130,9 +145,44 @@ def _scheduler(study: StudyConfig, network: NetworkConfig) -> ASHAScheduler | No
     return ASHAScheduler(max_t=most, grace_period=max(1, most // 16), reduction_factor=3)
 
 
+def _trackers(study: StudyConfig) -> list[Any]:
+    """Ray's callback for a tracker, beside the TensorBoard events that Tune always writes."""
+    if study.tracker is None:
+        return []
+    try:
+        if study.tracker == "mlflow":
+            importlib.import_module("mlflow")
+            from ray.air.integrations.mlflow import MLflowLoggerCallback
+
+            return [MLflowLoggerCallback(study.tracking_uri, experiment_name=study.project)]
+        importlib.import_module("wandb")
+        from ray.air.integrations.wandb import WandbLoggerCallback
+
+        return [WandbLoggerCallback(project=study.project)]
+    except ImportError:
+        raise SettingsError(
+            f"study.tracker {study.tracker} is not installed: pip install {study.tracker}"
+        ) from None
+
+
+def ranking_path(folder: Path, settings: Mapping[str, Any]) -> Path:
+    """Where a trial with these settings writes the candidates that it selects, best first."""
+    return folder / f"{digest(_plain_settings(settings))}.npy"
+
+
 def _row(settings: Mapping[str, Any], metrics: Mapping[str, Any] | None) -> dict[str, Any]:
     measured = dict((metrics or {}).get("measured") or {})
-    return {**{name: _plain(value) for name, value in settings.items()}, **measured}
+    return {**_plain_settings(settings), **measured}
+
+
+def _plain_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: _plain(value) for name, value in _flat(settings).items()}
+
+
+def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a trial with those drawn among them."""
+    values = dict(settings)
+    return {**values.pop(_DRAWN, {}), **values}
 
 
 def _plain(value: Any) -> Any:
@@ -140,16 +190,22 @@ def _plain(value: Any) -> Any:
     return "-".join(map(str, value)) or "linear" if isinstance(value, list | tuple) else value
 
 
+def _fixed(config: Config, unit: str, data_dir: Path, rankings: Path) -> dict[str, Any]:
+    """What all trials have in common, as plain values."""
+    assert config.study is not None
+    return {
+        "network": config.network.model_dump(mode="json"),
+        "sample": config.sample.model_dump(mode="json"),
+        "study": config.study.model_dump(mode="json"),
+        "unit": unit,
+        "data_dir": str(data_dir),
+        "rankings": str(rankings),
+    }
+
+
 def _trial(config: dict[str, Any], fixed: dict[str, Any]) -> None:
     """What a trial's process runs; the last report has all that was measured."""
-    values = dict(config)
-    seed = int(values.pop(_SEED))
     study = StudyConfig.model_validate(fixed["study"])
-    network, sample = settings_of_trial(
-        values,
-        NetworkConfig.model_validate(fixed["network"]),
-        SampleConfig.model_validate(fixed["sample"]),
-    )
     epochs = 0
 
     def on_epoch(epoch: int, loss: float) -> None:
@@ -158,16 +214,38 @@ def _trial(config: dict[str, Any], fixed: dict[str, Any]) -> None:
         if study.scheduler == "asha" and epoch % _EPOCHS_PER_REPORT == 0:
             tune.report({"loss": loss, "epoch": epoch})
 
-    measured = run_trial(
-        StudyData.open(Path(fixed["data_dir"])),
-        network,
-        sample,
-        fixed["unit"],
-        seed,
-        study.pairs_per_quadrant,
-        study.fractions,
-        on_epoch,
-    )
+    measured = _measure(config, fixed, study, on_epoch)
     loss = measured.get(study.objective)
-    tune.report({"loss": float("inf") if loss is None else loss, "epoch": epochs,
-                 "measured": measured})  # fmt: skip
+    tune.report(
+        {"loss": float("inf") if loss is None else loss, "epoch": epochs, "measured": measured}
+    )
+
+
+def _measure(
+    config: dict[str, Any],
+    fixed: dict[str, Any],
+    study: StudyConfig,
+    on_epoch: Callable[[int, float], None] | None = None,
+) -> dict[str, Any]:
+    values = _flat(config)
+    seed = int(values.pop(_SEED))
+    network, sample = settings_of_trial(
+        values,
+        NetworkConfig.model_validate(fixed["network"]),
+        SampleConfig.model_validate(fixed["sample"]),
+    )
+    rankings = Path(fixed["rankings"])
+    try:
+        return run_trial(
+            StudyData.open(Path(fixed["data_dir"])),
+            network,
+            sample,
+            fixed["unit"],
+            seed,
+            study.pairs_per_quadrant,
+            study.fractions,
+            on_epoch,
+            lambda ranking: save_array(ranking_path(rankings, config), ranking),
+        )
+    except SettingsError as error:  # too few labels, or a fit that diverged: that is a finding
+        return {"problem": str(error)}

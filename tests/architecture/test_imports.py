@@ -27,7 +27,8 @@ LAYERS = [
     },
     {"workflow"},
     {"pipeline"},
-    {"additions", "arms", "planning", "study"},
+    {"additions", "arms", "planning"},
+    {"study"},
 ]
 # A fitted network is what the predictor predicts with; everything else travels as artifacts.
 ALLOWED_SIDEWAYS = {("influence", "engine.network.influence_network")}

@@ -8,9 +8,14 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import yaml
+
+from engine.config import parse_config
+from engine.study.tune import _fixed, _measure, ranking_path, run_trials
+from tests.study.test_trial import synthetic
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -65,3 +70,38 @@ def test_a_killed_study_goes_on_and_repeats_no_finished_trial(small_job, tmp_pat
     assert len(before) >= 3 and not repeated
     best = yaml.safe_load(run_dir.with_suffix(".yaml").read_text())
     assert "study" not in best and best["teacher"]["name"] == "delift_se"
+
+
+def test_trials_on_ray_are_those_in_process_and_tensorboard_has_them(ray_local, tmp_path):
+    data_dir = tmp_path / "data"
+    data_dir.mkdir()
+    synthetic().save(data_dir)
+    config = parse_config(
+        {
+            "corpus": {"path": "not read"},
+            "sample": {"fraction": 0.3, "audit": {"candidates": 8, "targets": 4}},
+            "network": {"members": 1, "epochs": 20, "patience": 5},
+            "study": {
+                "grid": {"network.hidden": [[10], [5, 3]]},
+                "search": {"network.learning_rate": {"low": 1e-3, "high": 1e-2, "log": True}},
+                "samples": 2,
+                "seeds": [0],
+                "fractions": [0.1],
+            },
+        }
+    )
+    rankings = tmp_path / "rankings"
+    rankings.mkdir()
+    rows = run_trials(config, "pair", data_dir, tmp_path, "tune", rankings)
+    assert len(rows) == 4 and len({row["network.learning_rate"] for row in rows}) == 2
+    fixed = _fixed(config, "pair", data_dir, tmp_path)
+    for row in rows:
+        hidden = [int(units) for units in row["network.hidden"].split("-")]
+        settings = {"network.hidden": hidden, "network.learning_rate": row["network.learning_rate"]}
+        again = _measure({**settings, "seed": 0}, fixed, config.study)
+        assert {k: v for k, v in again.items() if k != "fit_cpu_s"}.items() <= row.items()
+        plain = {name: row[name] for name in (*settings, "seed")}
+        assert len(np.load(ranking_path(rankings, plain))) == 8
+    events = list((tmp_path / "tune").glob("*/events.out.tfevents*"))
+    assert len(events) == 4
+    assert all(b"ray/tune/measured/q4 network mse_std" in path.read_bytes() for path in events)

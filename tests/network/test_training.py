@@ -17,7 +17,7 @@ from engine.errors import InputError, RunDirectoryError, SettingsError
 from engine.network.influence_network import InfluenceNetwork
 from engine.network.training import Reduce, Trainer
 from engine.network.training_set import TrainingSet
-from tests.network.problems import planted
+from tests.network.problems import planted, unseen_block
 
 
 def settings(**values: Any) -> NetworkConfig:
@@ -131,6 +131,29 @@ def test_preset_paper_is_plain_adam_on_mean_squared_error() -> None:
     assert float(trainer.network.label_std) == 1.0
     assert trainer.best_epoch == 2
     assert_same_weights(trainer.network, model, atol=1e-6)
+
+
+def test_huber_is_the_squared_error_but_for_outliers() -> None:
+    data, scores = planted(noise=0.0)
+    wild = data.labels.copy()
+    wild[::25] += np.where(np.arange(len(wild[::25])) % 2, 9.0, -1.0).astype(np.float32)
+    plain = {"members": 1, "epochs": 30, "input_dropout": 0.0, "standardise_labels": False}
+    errors = {}
+    for name, labels in (("clean", data.labels), ("wild", wild)):
+        for loss in ("mse", "huber"):
+            taught = dataclasses.replace(data, labels=labels)
+            trainer = Trainer(taught, settings(**plain, loss=loss), 0)
+            with torch.no_grad():  # starts near the labels, so that clean errors are below 1
+                trainer.network.layers[-1].bias.fill_(5.0)
+            while not trainer.done:
+                trainer.train_epoch()
+            pairs = unseen_block(scores)
+            c, t = (torch.from_numpy(side) for side in (data.candidates, data.targets))
+            with torch.no_grad():
+                found = trainer.result()(c[pairs[:, 0]], t[pairs[:, 1]]).numpy()
+            errors[name, loss] = np.square(found - scores[pairs[:, 0], pairs[:, 1]]).mean()
+    assert errors["clean", "huber"] == pytest.approx(errors["clean", "mse"], rel=0.05)
+    assert errors["wild", "huber"] < 0.5 * errors["wild", "mse"]
 
 
 def test_whole_candidates_are_held_out_and_do_not_set_the_scale() -> None:

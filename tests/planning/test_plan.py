@@ -155,7 +155,6 @@ def test_the_estimate_of_the_demo_is_within_half_of_the_run(tmp_path):
         {
             "corpus.path": str(root / "demo/corpus.jsonl"),
             "target.path": str(root / "demo/target.jsonl"),
-            "teacher.model.dtype": "float32",
             "run_dir": str(tmp_path / "run"),
         },
     )

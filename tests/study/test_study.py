@@ -1,6 +1,7 @@
 """A study from settings to its table, its trials run one after the other here."""
 
 import copy
+import itertools
 
 import pyarrow.parquet as pq
 import pytest
@@ -10,23 +11,18 @@ from engine.config import load_config, parse_config
 from engine.errors import SettingsError
 from engine.run_directory import read_json
 from engine.study import study as studying
-from engine.study.data import StudyData
 from engine.study.study import run_study
-from engine.study.trial import run_trial, settings_of_trial
-from engine.study.tune import _plain
+from engine.study.tune import _fixed, _measure, _plain, _row
 from tests.in_process import replace_ray
+from tests.small_job import write_rows
 
 
-def run_here(config, unit, data_dir, storage, name):
-    """What Tune would do with a grid of two settings."""
-    data, rows = StudyData.open(data_dir), []
-    for hidden in config.study.grid["network.hidden"]:
-        for fraction in config.study.grid["sample.fraction"]:
-            for seed in config.study.seeds:
-                values = {"network.hidden": hidden, "sample.fraction": fraction}
-                sections = settings_of_trial(values, config.network, config.sample)
-                found = run_trial(data, *sections, unit, seed, 50, config.study.fractions)
-                rows.append({k: _plain(v) for k, v in values.items()} | {"seed": seed} | found)
+def run_here(config, unit, data_dir, storage, name, rankings):
+    """What Tune would do with a grid."""
+    fixed, rows = _fixed(config, unit, data_dir, rankings), []
+    for values in itertools.product(*config.study.grid.values(), config.study.seeds):
+        settings = dict(zip([*config.study.grid, "seed"], values, strict=True))
+        rows.append(_row(settings, {"measured": _measure(settings, fixed, config.study)}))
     return rows
 
 
@@ -61,9 +57,47 @@ def test_a_study_writes_its_table_and_what_won(job, tmp_path):
     assert best.sample.fraction == winner["sample.fraction"] and best.study is None
     assert _plain(best.network.hidden) == winner["network.hidden"]
     assert yaml.safe_load((folder / "best.yaml").read_text())["teacher"]["name"] == "delift_se"
+    assert all(row["teacher_cpu_s"] > 0 for row in table.to_pylist())
+    assert {"size.svg", "heat-overlap.png", "study.html"} <= {p.name for p in folder.iterdir()}
     # the teacher was asked about everything, once: sample.fraction is the trials'
     assert read_json(tmp_path / "run/3-sample/manifest.json")["counts"]["everything"]
     assert run_study(parse_config(job)) == folder
+
+
+def test_a_trial_that_could_not_be_fitted_is_a_row_without_numbers(job):
+    job["study"]["grid"] = {"network.hidden": [[10]], "sample.fraction": [0.01, 0.3]}
+    rows = pq.read_table(run_study(parse_config(job)) / "trials.parquet").to_pylist()
+    failed = [row for row in rows if row["sample.fraction"] == 0.01]
+    assert all(
+        "too few to learn from" in row["problem"] and row["labels"] is None for row in failed
+    )
+    assert len(failed) == 2 and all(row["problem"] is None for row in rows if row not in failed)
+
+
+@pytest.mark.parametrize("method", ["icl", "qlora"])
+def test_subsets_are_shown_to_a_model_or_trained_on(job, small_job, tmp_path, method):
+    write_rows(tmp_path / "test.jsonl", 5, 3, "e")
+    job["study"] |= {
+        "grid": {"sample.fraction": [0.1, 0.3]},
+        "fractions": [0.05, 1.0],
+        "log_likelihood": method,
+    }
+    job["evaluation"] = {
+        "test": {"path": str(tmp_path / "test.jsonl")},
+        "model": small_job["teacher"]["model"],
+        "prompt_style": "plain",
+        "max_tokens": 1024,
+        "max_new_tokens": 1,
+        "qlora": {"quantization": None, "epochs": 1},
+    }
+    folder = run_study(parse_config(job))
+    rows = pq.read_table(folder / "trials.parquet").to_pylist()
+    assert len(rows) == 4
+    assert all(-20 < row["log_likelihood 0.05"] < 0 for row in rows)
+    # all rows are all rows, whoever ranked them
+    assert len({row["log_likelihood 1"] for row in rows}) == 1
+    assert len({row["log_likelihood 0.05"] for row in rows}) > 1
+    assert (folder / "heat-log-likelihood.svg").is_file()
 
 
 @pytest.mark.parametrize(
@@ -74,6 +108,7 @@ def test_a_study_writes_its_table_and_what_won(job, tmp_path):
         ({"grid": {"teacher.name": ["less"]}}, "below network. or sample"),
         ({"grid": {"network.hiden": [[1]]}}, "network.hiden"),
         ({"search": {"network.learning_rate": {"low": -1, "high": 1}}}, "greater than 0"),
+        ({"grid": {"network.epochs": [3]}, "log_likelihood": "icl"}, "evaluation.test.path"),
     ],
 )
 def test_what_cannot_be_studied_is_told_before_anything_is_spent(job, tmp_path, study, sentence):

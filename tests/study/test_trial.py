@@ -79,9 +79,10 @@ def test_judged_pairs_were_never_learned_and_lie_in_their_quadrants():
 
 def test_a_perfect_prediction_agrees_with_the_teacher_fully():
     data = synthetic()
-    found = subset_agreement(data.labels, data.labels, (0.1, 0.5), True)
+    found, ranking = subset_agreement(data.labels, data.labels, (0.1, 0.5), True)
+    assert len(set(ranking.tolist())) == len(ranking) == 40
     assert found == {k: pytest.approx(1.0) for k in found}
-    worse = subset_agreement(data.labels, -data.labels, (0.1,), True)
+    worse, _ = subset_agreement(data.labels, -data.labels, (0.1,), True)
     assert worse["overlap 0.1"] < 0.5 and worse["value 0.1"] < 1
 
 
