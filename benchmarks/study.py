@@ -22,6 +22,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -29,7 +30,7 @@ from benchmarks.fidelity import CORPUS, TEACHERS
 from benchmarks.provenance import ROOT, markdown_table, save
 from benchmarks.quality import draw
 from engine.actors import connected
-from engine.config import Config, RayConfig, load_config
+from engine.config import Config, RayConfig, parse_config
 from engine.progress import say
 from engine.run_directory import read_json
 from engine.study.charts import charts_of
@@ -54,15 +55,15 @@ def settings(work: Path, study: str, teacher: str) -> Config:
     """The study's own config on these rows, for one teacher."""
     chosen = dict(TEACHERS[teacher])
     chosen["model"] = {**chosen.get("model", {}), "dtype": "float32"}
-    return load_config(
-        ROOT / f"jobs/configs/study_{study}.yaml",
-        {
-            "run_dir": str(work / teacher),
-            "corpus": {"path": str(work / "candidates.parquet")},
-            "target": {"path": str(work / "targets.parquet")},
-            "teacher": chosen,
-        },
-    )
+    path = ROOT / f"jobs/configs/study_{study}.yaml"
+    values = {
+        **yaml.safe_load(path.read_text(encoding="utf-8")),
+        "run_dir": str(work / teacher),
+        "corpus": {"path": str(work / "candidates.parquet")},
+        "target": {"path": str(work / "targets.parquet")},
+        "teacher": chosen,
+    }
+    return parse_config(values, source=str(path))
 
 
 def measure(study: str, teachers: list[str], work: Path) -> tuple[list[dict[str, Any]], list[str]]:

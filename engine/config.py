@@ -565,7 +565,7 @@ class StudyConfig(Section):
     tracker: Literal["mlflow", "wandb"] | None = Field(
         None, description="where trials are logged too; TensorBoard's events are always written"
     )
-    tracking_uri: str | None = Field(None, description="of MLflow; default: ./mlruns")
+    tracking_uri: str | None = Field(None, description="of MLflow; default: its own")
     project: str = Field("nn-cift", description="of the tracker")
 
 
