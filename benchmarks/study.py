@@ -12,6 +12,7 @@ charts as SVG. May be killed and started again.
 from __future__ import annotations
 
 import argparse
+import itertools
 import shutil
 import sys
 import tempfile
@@ -30,32 +31,53 @@ from benchmarks.fidelity import CORPUS, TEACHERS
 from benchmarks.provenance import ROOT, markdown_table, save
 from benchmarks.quality import draw
 from engine.actors import connected
-from engine.config import Config, RayConfig, parse_config
+from engine.config import Config, RayConfig, override, parse_config
 from engine.progress import say
 from engine.run_directory import read_json
 from engine.study.charts import charts_of
 from engine.study.figures import write_figures
 from engine.study.study import run_study
 
-STUDIES = ("size", "fraction", "settings")
-SPLITS = {"candidates": "train", "targets": "valid"}
+SMALL_SHAPES = 2_500_000  # parameters
+FEW = [0.01, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4]
+MANY = [0.5, 0.6, 0.7, 0.8]
+# Each study: its config, and the settings of one or more runs whose trials are shown together.
+STUDIES: dict[str, tuple[str, list[dict[str, Any]]]] = {
+    "size": ("size", [{}]),
+    # the published recipe leaves a network of few labels far from their scale, whatever its size
+    "size-standardised": (
+        "size",
+        [{"network.standardise_labels": True, "network.learning_rate": 1e-3}],
+    ),
+    # the default preset fits ten times as long: only up to the largest published u
+    "fraction": (
+        "fraction",
+        [
+            {"study.grid": {"network.preset": ["paper", "default"], "sample.fraction": FEW}},
+            {"study.grid": {"network.preset": ["paper"], "sample.fraction": MANY}},
+        ],
+    ),
+    "settings": ("settings", [{}]),
+    "answers": ("answers", [{}]),
+}
+SPLITS = {"candidates": "train", "targets": "valid", "test": "test"}
 OBJECTIVE = "q4 network mse_std"
 SHOWN = ("trials", "labels", "teacher_cpu_s", OBJECTIVE, "q4 network r2", "q4 network spearman")
 BESIDE = ("q4 ridge mse_std", "q4 cosine mse_std", "q4 mean mse_std")
 
 
-def write_rows(work: Path, dataset: str, sizes: tuple[int, int]) -> None:
-    """Candidates and targets of the study."""
+def write_rows(work: Path, dataset: str, sizes: tuple[int, int, int]) -> None:
+    """Candidates, targets and test rows of the study."""
     table = pq.read_table(CORPUS).filter(pc.equal(pc.field("dataset"), dataset))
     for (name, split), count in zip(SPLITS.items(), sizes, strict=True):
         pq.write_table(draw(table, split, count), work / f"{name}.parquet")
 
 
-def settings(work: Path, study: str, teacher: str) -> Config:
+def settings(work: Path, study: str, changes: dict[str, Any], teacher: str) -> Config:
     """The study's own config on these rows, for one teacher."""
     chosen = dict(TEACHERS[teacher])
     chosen["model"] = {**chosen.get("model", {}), "dtype": "float32"}
-    path = ROOT / f"jobs/configs/study_{study}.yaml"
+    path = ROOT / f"jobs/configs/study_{STUDIES[study][0]}.yaml"
     values = {
         **yaml.safe_load(path.read_text(encoding="utf-8")),
         "run_dir": str(work / teacher),
@@ -63,23 +85,38 @@ def settings(work: Path, study: str, teacher: str) -> Config:
         "target": {"path": str(work / "targets.parquet")},
         "teacher": chosen,
     }
+    if study == "answers":
+        override(values, "evaluation.test", {"path": str(work / "test.parquet")})
+    if study == "size-standardised":
+        shapes = values["study"]["grid"]["network.hidden"]
+        small = [shape for shape in shapes if _parameters(shape) < SMALL_SHAPES]
+        changes = {**changes, "study.grid": {"network.hidden": small}}
+    for name, value in changes.items():
+        override(values, name, value)
     return parse_config(values, source=str(path))
+
+
+def _parameters(shape: list[int], inputs: int = 768) -> int:
+    widths = [inputs, *shape, 1]
+    return sum(a * b + b for a, b in itertools.pairwise(widths))
 
 
 def measure(study: str, teachers: list[str], work: Path) -> tuple[list[dict[str, Any]], list[str]]:
     """All trials of a study, and what it studied."""
     rows: list[dict[str, Any]] = []
     for teacher in teachers:
-        config = settings(work, study, teacher)
-        say(f"=== {study}, {teacher}")
-        started = time.monotonic()
-        folder = run_study(config)
-        trials = pq.read_table(folder / "trials.parquet").to_pylist()
-        say(f"{len(trials)} trials in {time.monotonic() - started:.0f} s")
-        say(f"best: {read_json(folder / 'study.json')['rows'][0]}")
-        rows += [{"teacher": teacher, **trial} for trial in trials]
-        assert config.study is not None
-        studied = [*config.study.grid, *config.study.search]
+        for changes in STUDIES[study][1]:
+            config = settings(work, study, changes, teacher)
+            say(f"=== {study}, {teacher}")
+            started = time.monotonic()
+            folder = run_study(config, overwrite=True)
+            trials = pq.read_table(folder / "trials.parquet").to_pylist()
+            say(f"{len(trials)} trials in {time.monotonic() - started:.0f} s")
+            best = read_json(folder / "study.json")["rows"]
+            say(f"best: {best[0] if best else None}")
+            rows += [{"teacher": teacher, **trial} for trial in trials]
+            assert config.study is not None
+            studied = [*config.study.grid, *config.study.search]
     return rows, studied
 
 
@@ -111,7 +148,9 @@ def main() -> None:
     parser.add_argument("--studies", nargs="+", choices=STUDIES, default=list(STUDIES))
     parser.add_argument("--teachers", nargs="+", choices=TEACHERS, default=["delift_se", "less"])
     parser.add_argument("--dataset", default="superni_like", help="of corpus_small.parquet")
-    parser.add_argument("--sizes", type=int, nargs=2, default=(600, 150), metavar=("M", "N"))
+    parser.add_argument(
+        "--sizes", type=int, nargs=3, default=(600, 150, 20), metavar=("M", "N", "TEST")
+    )
     arguments = parser.parse_args()
     work = arguments.work.absolute()
     work.mkdir(parents=True, exist_ok=True)

@@ -19,6 +19,7 @@ from engine.arms import answer_stages
 from engine.config import Config
 from engine.errors import SettingsError
 from engine.evaluation.cells import Cell
+from engine.kernels.arrays import IndexArray
 from engine.run_directory import (
     Artifact,
     RunDirectory,
@@ -27,7 +28,7 @@ from engine.run_directory import (
     finish_part,
     read_json,
 )
-from engine.study.trial import num_of_share
+from engine.study.subsets import num_of_share, random_ranking
 from engine.study.tune import ranking_path
 from engine.workflow import do_stage, plan_stages, refuse_other_settings
 
@@ -58,6 +59,8 @@ def log_likelihoods(
 ) -> list[dict[str, float]]:
     """`log_likelihood v` for every trial and share v: nats per token, mean over test rows.
 
+    Beside it `random log_likelihood v`, of as many rows drawn at random by the trial's seed.
+
     Args:
         config: settings with a `study` and an `evaluation`.
         rows: of the trials; those without a subset get nothing.
@@ -82,11 +85,16 @@ def log_likelihoods(
         path = ranking_path(rankings, {name: row[name] for name in settings})
         names = {}
         for share in study.fractions if "problem" not in row else ():
-            artifact = _subset(path, share, num_candidates, directory.path / "subsets")
-            name = artifact.fingerprint
-            given[name] = artifact
-            cells[name] = Cell(name, study.log_likelihood, config.seed, name)
-            names[f"log_likelihood {share:g}"] = cells[name].name
+            count = num_of_share(share, num_candidates)
+            for name, ranking in (
+                ("", np.load(path, allow_pickle=False)),
+                ("random ", random_ranking(num_candidates, row["seed"])),
+            ):
+                artifact = _subset(ranking[:count], directory.path / "subsets")
+                key = artifact.fingerprint
+                given[key] = artifact
+                cells[key] = Cell(key, study.log_likelihood, config.seed, key)
+                names[f"{name}log_likelihood {share:g}"] = cells[key].name
         of_trial.append(names)
     subsets = tuple(name for name in given if name in cells)
     stages = answer_stages(list(cells.values()), (*shared, *subsets))
@@ -100,9 +108,8 @@ def log_likelihoods(
     return [{name: found[cell] for name, cell in names.items()} for names in of_trial]
 
 
-def _subset(ranking: Path, share: float, num_candidates: int, folder: Path) -> Artifact:
-    """The first rows of a ranking as an artifact, named by the rows themselves."""
-    rows = np.load(ranking, allow_pickle=False)[: num_of_share(share, num_candidates)]
+def _subset(rows: IndexArray, folder: Path) -> Artifact:
+    """Some rows as an artifact, named by the rows themselves."""
     rows = np.sort(rows)
     key = digest(rows.tolist())
     place = folder / key

@@ -276,10 +276,15 @@ def _heat(
     values = []
     for share in shares:
         for found in _aggregate(rows, [*by, FRACTION, *others], f"{kind} {share:g}"):
-            named = {"network": _series(found, others), "u": found.pop(FRACTION), "v": share}
+            named = {"network": _series(found, others), "u": f"{found.pop(FRACTION):g}", "v": share}
             values.append({**found, **named})
+        for known in ("cosine", "random"):
+            for found in _aggregate(rows, [*by, *others], f"{known} {kind} {share:g}"):
+                values.append({**found, "network": _series(found, others), "u": known, "v": share})
+    asked = sorted({row[FRACTION] for row in rows}, reverse=True)
+    order = [*(f"{share:g}" for share in asked), "cosine", "random"]
     x = _kind("v", "v, share selected", type="ordinal")
-    y = _kind("u", "u, share asked", type="ordinal", sort="descending")
+    y = _kind("u", "u, share asked", type="ordinal", sort=order)
     colour = _number("mean", None, scale={"scheme": "viridis"})
     low, high = (f([v["mean"] for v in values] or [0.0]) for f in (min, max))
     dark = {"test": f"datum.mean < {(low + high) / 2!r}", "value": "white"}
@@ -296,7 +301,8 @@ def _heat(
     return Chart(
         f"heat-{kind.replace('_', '-')}",
         title,
-        "Means over seeds. One network per u serves every v.",
+        "Means over seeds. One network per u serves every v. Below, what needs none: the cosine "
+        "of the embeddings in its place, and rows drawn at random.",
         spec,
     )
 

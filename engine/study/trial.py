@@ -23,11 +23,11 @@ from engine.network.ensemble import EnsembleTrainer
 from engine.network.fidelity import fidelity
 from engine.network.influence_network import InfluenceNetwork
 from engine.network.training_set import MIN_LABELS, TrainingSet
-from engine.selection.select import select
 from engine.study.data import StudyData
+from engine.study.subsets import subset_agreement
 from engine.teachers.sample import Draw, design_of, draw_pairs, draw_points
 
-__all__ = ["all_influence", "num_of_share", "run_trial", "settings_of_trial", "subset_agreement"]
+__all__ = ["all_influence", "run_trial", "settings_of_trial"]
 
 PREDICTORS = ("network", "mean", "zero", "cosine", "ridge")
 _JUDGED = 3  # key of a random stream: pairs that are judged, the same for all trials of a seed
@@ -86,10 +86,7 @@ def run_trial(
     }
     row |= _judge(data, training, fitted, seed, pairs_per_quadrant)
     if fractions:
-        influence = all_influence(data, fitted)
-        found, ranking = subset_agreement(
-            np.asarray(data.labels), influence, fractions, data.pairwise
-        )
+        found, ranking = subset_agreement(data, all_influence(data, fitted), fractions, seed)
         row |= found
         if on_ranking is not None:
             on_ranking(ranking)
@@ -159,9 +156,6 @@ def _judged_pairs(
     return np.concatenate(pieces).astype(np.int64), np.concatenate(quadrants).astype(np.int64)
 
 
-# --- subsets -------------------------------------------------------------------------------------
-
-
 def all_influence(data: StudyData, fitted: InfluenceNetwork) -> FloatArray:
     """Predicted influence (M, N)."""
     candidates = np.array(data.candidates)  # torch wants to own what it reads
@@ -177,50 +171,6 @@ def all_influence(data: StudyData, fitted: InfluenceNetwork) -> FloatArray:
         for row in torch.from_numpy(candidates):
             pieces.append(fitted(row.expand(len(targets), -1), targets).numpy())
     return np.stack(pieces)
-
-
-def subset_agreement(
-    labels: FloatArray, influence: FloatArray, fractions: tuple[float, ...], pairwise: bool
-) -> tuple[dict[str, float], IndexArray]:
-    """How far subsets by predicted influence are those of the teacher itself, for each share v.
-
-    `overlap v` is their Jaccard overlap, `value v` what the network's subset is worth under the
-    teacher's own matrix, over what the teacher's is. Facility location over the targets, labels
-    scaled to 0..1; the best rows for a teacher of rows. Also returns the network's ranking.
-    """
-    labels = np.where(np.isfinite(labels), labels, np.nanmean(labels))
-    low, high = labels.min(), labels.max()
-    scaled, predicted = ((m - low) / max(high - low, 1e-12) for m in (labels, influence))
-    most = num_of_share(max(fractions), len(labels))
-    rankings = [_ranking(m.clip(0, 1), most, pairwise) for m in (scaled, predicted)]
-    found = {}
-    for fraction in fractions:
-        count = num_of_share(fraction, len(labels))
-        mine, theirs = rankings[1][:count], rankings[0][:count]
-        shared = len(np.intersect1d(mine, theirs)) / len(np.union1d(mine, theirs))
-        worth = [_value(scaled[some], pairwise) for some in (mine, theirs)]
-        found[f"overlap {fraction:g}"] = shared
-        found[f"value {fraction:g}"] = worth[0] / max(worth[1], 1e-12)
-    return found, rankings[1]
-
-
-def num_of_share(fraction: float, num_candidates: int) -> int:
-    """Rows of a subset that is a share v of the candidates."""
-    return max(1, round(fraction * num_candidates))
-
-
-def _ranking(matrix: FloatArray, budget: int, pairwise: bool) -> NDArray[np.int64]:
-    if not pairwise:
-        return np.argsort(-matrix[:, 0], kind="stable")[:budget]
-    ranking: NDArray[np.int64] = select(
-        np.ascontiguousarray(matrix.T, dtype=np.float32), budget, mean_influence=matrix.mean(axis=1)
-    ).ranking
-    return ranking
-
-
-def _value(rows: FloatArray, pairwise: bool) -> float:
-    """Facility location of some rows; for a teacher of rows their sum."""
-    return float(rows.max(axis=0).sum() if pairwise else rows.sum())
 
 
 def settings_of_trial(

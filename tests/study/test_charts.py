@@ -21,6 +21,7 @@ def trial(seed, error, **settings):
             row[f"q{quadrant} {predictor} spearman"] = 0.5
     for share in SHARES:
         row |= {f"overlap {share:g}": error / 2, f"value {share:g}": 1 - error / 9}
+        row |= {f"random overlap {share:g}": 0.01, f"cosine overlap {share:g}": 0.02}
     return row
 
 
@@ -73,7 +74,7 @@ def test_the_heat_map_has_a_cell_for_each_pair_of_shares():
     found = charts_of(rows(), ["sample.fraction"], OBJECTIVE)
     cells = values_of(chart(found, "heat-overlap"))
     assert sorted({(c["u"], c["v"]) for c in cells}) == [
-        (u, v) for u in (0.05, 0.2) for v in SHARES
+        (u, v) for u in ("0.05", "0.2", "cosine", "random") for v in SHARES
     ]
 
 

@@ -97,6 +97,8 @@ def test_subsets_are_shown_to_a_model_or_trained_on(job, small_job, tmp_path, me
     # all rows are all rows, whoever ranked them
     assert len({row["log_likelihood 1"] for row in rows}) == 1
     assert len({row["log_likelihood 0.05"] for row in rows}) > 1
+    by_chance = {(row["seed"], row["random log_likelihood 0.05"]) for row in rows}
+    assert len(by_chance) == 2  # one draw for each seed, whatever the trial
     assert (folder / "heat-log-likelihood.svg").is_file()
 
 

@@ -6,7 +6,7 @@ import pytest
 from engine.config import NetworkConfig, SampleConfig
 from engine.errors import SettingsError
 from engine.study.data import StudyData
-from engine.study.trial import _judged_pairs, run_trial, settings_of_trial, subset_agreement
+from engine.study.trial import _judged_pairs, run_trial, settings_of_trial
 
 NETWORK = NetworkConfig.model_validate({"members": 1, "epochs": 20, "patience": 5})
 SAMPLE = SampleConfig.model_validate({"fraction": 0.3, "audit": {"candidates": 8, "targets": 4}})
@@ -75,15 +75,6 @@ def test_judged_pairs_were_never_learned_and_lie_in_their_quadrants():
         assert (c, t) not in taken and c != 3
         seen = (c < 40 and c % 2 == 0, t < 20 and t % 2 == 0)
         assert quadrant == {(1, 1): 1, (1, 0): 2, (0, 1): 3, (0, 0): 4}[seen]
-
-
-def test_a_perfect_prediction_agrees_with_the_teacher_fully():
-    data = synthetic()
-    found, ranking = subset_agreement(data.labels, data.labels, (0.1, 0.5), True)
-    assert len(set(ranking.tolist())) == len(ranking) == 40
-    assert found == {k: pytest.approx(1.0) for k in found}
-    worse, _ = subset_agreement(data.labels, -data.labels, (0.1,), True)
-    assert worse["overlap 0.1"] < 0.5 and worse["value 0.1"] < 1
 
 
 def test_settings_of_a_trial_fill_in_the_preset_anew():
