@@ -167,14 +167,12 @@ def _sizes(rows: Sequence[Row]) -> Chart:
     axis = {"format": "~s", "tickCount": 4}
     x = _number("parameters", "parameters", scale={"type": "log"}, axis=axis)
     colour = _kind("hidden layers", "hidden layers", scale={"range": _SERIES})
-    dashes = {"domain": BASELINES, "range": [[6, 2], [2, 2], [8, 4, 2, 4], [1, 4]]}
-    dash = _kind("predictor", "without a network", scale=dashes)
     network = {"transform": [{"filter": "datum.predictor == 'network'"}]}
     rest = {"transform": [{"filter": "datum.predictor != 'network'"}]}
     line, dot = {"type": "rule", "opacity": 0.5}, {"type": "point", "filled": True, "size": 34}
     shown = {"tooltip": _tooltip("shape", "parameters")}
     layers = [
-        _layer({"type": "rule", "color": _GREY}, rest, y=y, strokeDash=dash),
+        _layer({"type": "rule", "color": _GREY}, rest, y=y, strokeDash=_dash()),
         _layer(line, network, x=x, y={**y, "field": "low"}, y2={"field": "high"}, color=colour),
         _layer(dot, network, x=x, y=y, color=colour, **shown),
     ]
@@ -197,16 +195,12 @@ def _fractions(rows: Sequence[Row], others: Sequence[str], measure: str) -> Char
     """A measure against u, with bands over seeds and the baselines of the same trials."""
     by, facet = _facets(rows, "quadrant")
     values = list(_by_quadrant(rows, [*by, FRACTION, *others], ["network"], measure))
-    names = sorted({_series(value, others) for value in values})
     for value in values:
         value["predictor"] = _series(value, others)
     values += _by_quadrant(rows, [*by, FRACTION], BASELINES, measure)
     for value in values:
         value["u"] = value.pop(FRACTION)
-    domain = [*names, *BASELINES]
-    colours = [*_SERIES[: len(names)], *(_COLOURS[name] for name in BASELINES)]
-    legend = {"symbolOpacity": 1, "symbolType": "stroke", "symbolStrokeWidth": 3}
-    colour = _kind("predictor", scale={"domain": domain, "range": colours}, legend=legend)
+    colour = _predictor_colour([value["predictor"] for value in values])
     x = _number("u", "u, share of points the teacher sees")
     y = _number("mean", MEASURES[measure], scale=_scale(measure))
     band = {"type": "area", "opacity": 0.16, "clip": True}
@@ -228,21 +222,25 @@ def _fractions(rows: Sequence[Row], others: Sequence[str], measure: str) -> Char
 def _prices(rows: Sequence[Row], others: Sequence[str]) -> Chart:
     """The error on unseen pairs against what the teacher cost."""
     by, _ = _facets(rows, "quadrant")
+    seconds = {
+        tuple(cost[name] for name in (*by, FRACTION)): cost["mean"]
+        for cost in _aggregate(rows, [*by, FRACTION], "teacher_cpu_s")
+    }
+    curves: list[tuple[str, list[str], str]] = [
+        (f"q4 {name} mse_std", [], name) for name in BASELINES
+    ]
+    curves.append(("q4 network mse_std", list(others), ""))
     values = []
-    for found in _aggregate(rows, [*by, FRACTION, *others], "q4 network mse_std"):
-        where = [
-            row["teacher_cpu_s"]
-            for row in rows
-            if row.get("teacher_cpu_s") and all(row.get(n) == found[n] for n in (*by, FRACTION))
-        ]
-        if where:
-            cost = float(np.mean(where))
-            named = {"network": _series(found, others), "u": found.pop(FRACTION)}
-            values.append({**found, **named, "seconds": cost})
+    for measure, more, name in curves:
+        for found in _aggregate(rows, [*by, FRACTION, *more], measure):
+            cost = seconds.get(tuple(found[key] for key in (*by, FRACTION)))
+            if cost:
+                named = {"predictor": name or _series(found, others), "u": found.pop(FRACTION)}
+                values.append({**found, **named, "seconds": cost})
     x = _number("seconds", "CPU seconds of the teacher", scale={"type": "log"})
     y = _number("mean", f"Q4, {MEASURES['mse_std']}", scale=_scale("mse_std"))
-    colour = _kind("network", scale={"range": _SERIES})
-    shown = {"tooltip": _tooltip("network", "u")}
+    colour = _predictor_colour([value["predictor"] for value in values])
+    shown = {"tooltip": _tooltip("predictor", "u")}
     low = {**y, "field": "low"}
     layers = [
         _layer({"type": "rule", "opacity": 0.5}, x=x, y=low, y2={"field": "high"}, color=colour),
@@ -251,6 +249,7 @@ def _prices(rows: Sequence[Row], others: Sequence[str]) -> Chart:
     if by:
         spec = _faceted(values, {"column": _kind(TEACHER)}, layers)
         spec["resolve"] = {"scale": {"x": "independent"}}
+        spec["spec"] |= {"width": 340, "height": 240}
     else:
         spec = {"data": {"values": values}, "width": 420, "height": 240, "layer": layers}
     return Chart(
@@ -260,6 +259,15 @@ def _prices(rows: Sequence[Row], others: Sequence[str]) -> Chart:
         "candidates and new targets.",
         spec,
     )
+
+
+def _predictor_colour(predictors: Sequence[str]) -> Spec:
+    """Networks in the colours of a series, what needs none in its own."""
+    names = sorted(set(predictors) - set(BASELINES))
+    colours = [*_SERIES[: len(names)], *(_COLOURS[name] for name in BASELINES)]
+    legend = {"symbolOpacity": 1, "symbolType": "stroke", "symbolStrokeWidth": 3}
+    scale = {"domain": [*names, *BASELINES], "range": colours}
+    return _kind("predictor", scale=scale, legend=legend)
 
 
 def _shares(rows: Sequence[Row]) -> list[float]:
@@ -310,44 +318,53 @@ def _heat(
 def _each_setting(rows: Sequence[Row], others: Sequence[str], objective: str) -> Chart:
     """The objective against each setting, every trial a dot."""
     by, _ = _facets(rows, "quadrant")
-    panels = []
-    for name in others:
-        values: list[dict[str, Any]] = [
-            {"value": row.get(name), "loss": row.get(objective), **{b: row.get(b) for b in by}}
-            for row in rows
-            if row.get(objective) is not None
-        ]
-        x = _number("value", name)
-        y = _number("loss", objective, scale={"type": "log"})
-        more = {"color": _kind(TEACHER, scale={"range": _SERIES})} if by else {}
-        if _are_many_numbers([value["value"] for value in values]):
-            if all(value["value"] > 0 for value in values):
-                x["scale"] = {"type": "log"}
-            ticks = []
-        else:
-            values = [{**value, "value": str(value["value"])} for value in values]
-            x = _kind("value", name)
-            more |= {"xOffset": _kind(TEACHER)} if by else {}
-            ticks = [
-                _layer(
-                    {"type": "tick", "thickness": 3}, x=x, y={**y, "aggregate": "median"}, **more
-                )
-            ]
-        dots = _layer({"type": "point", "opacity": 0.45, "size": 20}, x=x, y=y, **more)
-        panels.append(
-            {
-                "data": {"values": values},
-                "width": _FACET_WIDTH,
-                "height": _FACET_HEIGHT,
-                "layer": [dots, *ticks],
-            }
-        )
+    judged = [row for row in rows if row.get(objective) is not None]
+    known = [
+        {**found, "predictor": name}
+        for name in BASELINES
+        if " network " in objective
+        for found in _aggregate(judged, by, objective.replace("network", name))
+    ]
     return Chart(
         "settings",
         "Every setting that was tried",
-        "Each dot is a trial, whatever its other settings; bars are medians.",
-        {"concat": panels, "columns": 3},
+        "Each dot is a trial, whatever its other settings; bars are medians. Broken lines need no "
+        "network.",
+        {"concat": [_panel(judged, n, objective, by, known) for n in others], "columns": 3},
     )
+
+
+def _panel(
+    rows: Sequence[Row], name: str, objective: str, by: Sequence[str], known: list[dict[str, Any]]
+) -> Spec:
+    """One setting of `_each_setting`."""
+    values = [
+        {"value": row[name], "loss": row[objective], **{b: row[b] for b in by}} for row in rows
+    ]
+    positive = all(value["loss"] > 0 for value in values)
+    x = _number("value", name)
+    y = _number("loss", objective, scale={"type": "log"} if positive else {})
+    more = {"color": _kind(TEACHER, scale={"range": _SERIES})} if by else {}
+    rule = _layer({"type": "rule"}, y={**y, "field": "mean"}, strokeDash=_dash(), **more)
+    layers = [{**rule, "data": {"values": known}}]
+    if _are_many_numbers([value["value"] for value in values]):
+        if all(value["value"] > 0 for value in values):
+            x["scale"] = {"type": "log"}
+    else:
+        values = [{**value, "value": str(value["value"])} for value in values]
+        x = _kind("value", name)
+        more |= {"xOffset": _kind(TEACHER)} if by else {}
+        tick = {"type": "tick", "thickness": 3}
+        layers.append(_layer(tick, x=x, y={**y, "aggregate": "median"}, **more))
+    layers.append(_layer({"type": "point", "opacity": 0.45, "size": 20}, x=x, y=y, **more))
+    size = {"width": _FACET_WIDTH, "height": _FACET_HEIGHT}
+    return {"data": {"values": values}, **size, "layer": layers}
+
+
+def _dash() -> Spec:
+    """Broken lines for what needs no network."""
+    dashes = {"domain": BASELINES, "range": [[6, 2], [2, 2], [8, 4, 2, 4], [1, 4]]}
+    return _kind("predictor", "without a network", scale=dashes)
 
 
 def _are_many_numbers(values: Sequence[Any]) -> bool:

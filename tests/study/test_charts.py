@@ -62,12 +62,22 @@ def test_dots_are_means_over_seeds_and_lines_run_to_the_extremes():
         assert dot["hidden layers"] == "0" and dot["trials"] == 3
 
 
-@pytest.mark.parametrize("name", ["size", "fraction-mse-std"])
+@pytest.mark.parametrize("name", ["size", "fraction-mse-std", "price"])
 def test_what_knows_nothing_of_the_network_stands_beside_it(name):
     found = charts_of(rows(), ["network.hidden", "sample.fraction"], OBJECTIVE)
-    drawn = {(v["predictor"], v["quadrant"]) for v in values_of(chart(found, name))}
+    drawn = {(v["predictor"], v.get("quadrant")) for v in values_of(chart(found, name))}
     for quadrant in {quadrant for _, quadrant in drawn}:
         assert {"ridge", "mean", "zero"} <= {p for p, q in drawn if q == quadrant}
+
+
+def test_baselines_of_a_search_are_those_of_its_trials():
+    (drawn,) = charts_of(
+        [{**row, "network.members": 1} for row in rows()], ["network.members"], OBJECTIVE
+    )
+    (panel,) = drawn.spec["concat"]
+    known = {v["predictor"]: v["mean"] for v in panel["layer"][0]["data"]["values"]}
+    assert known == {"mean": 1.0, "ridge": 0.5, "zero": 7.0}
+    assert len(panel["data"]["values"]) == len(rows())
 
 
 def test_the_heat_map_has_a_cell_for_each_pair_of_shares():
