@@ -42,7 +42,8 @@ bench: venv
 		--json benchmarks/results/target_recovery.json
 	$(BIN)/python benchmarks/score_new.py --work runs/bench/new \
 		--json benchmarks/results/score_new.json
-	$(BIN)/python benchmarks/quality.py --work runs/bench/quality --judged 8 \
+	$(BIN)/python benchmarks/study.py --work runs/bench/study --out benchmarks/results/study
+	$(BIN)/python benchmarks/quality.py --work runs/bench/quality --judged 8 --small \
 		--json benchmarks/results/quality.json --markdown benchmarks/results/quality.md
 	$(BIN)/python benchmarks/cost.py --quality runs/bench/quality \
 		--json benchmarks/results/cost.json --markdown benchmarks/results/cost.md
