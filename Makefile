@@ -43,8 +43,10 @@ bench: venv
 	$(BIN)/python benchmarks/score_new.py --work runs/bench/new \
 		--json benchmarks/results/score_new.json
 	$(BIN)/python benchmarks/study.py --work runs/bench/study --out benchmarks/results/study
-	$(BIN)/python benchmarks/quality.py --work runs/bench/quality --judged 8 --small \
-		--json benchmarks/results/quality.json --markdown benchmarks/results/quality.md
+	$(BIN)/python benchmarks/quality.py --work runs/bench/quality --datasets alpaca_like \
+		--judged 8 --json benchmarks/results/quality-alpaca_like.json
+	$(BIN)/python benchmarks/quality.py --work runs/bench/quality --datasets superni_like \
+		--sizes 120 8 16 --epochs 2 --small --json benchmarks/results/quality-superni_like.json
 	$(BIN)/python benchmarks/cost.py --quality runs/bench/quality \
 		--json benchmarks/results/cost.json --markdown benchmarks/results/cost.md
 

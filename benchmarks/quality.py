@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.fidelity import TEACHERS
 from benchmarks.provenance import ROOT, save
-from benchmarks.small_model import write_small_model
+from benchmarks.small_model import NUM_LAYERS, write_small_model
 from engine.actors import connected
 from engine.arms import evaluate
 from engine.config import PACKAGED_LANGUAGE_MODEL, Config, ModelConfig, RayConfig, parse_config
@@ -154,6 +154,8 @@ def main() -> None:
             assert artifact is not None
             found = read_json(artifact.path("results"))
             del found["settings"]["test"]  # where the files lie is of no interest elsewhere
+            if arguments.small:
+                found["settings"]["small_model"]["path"] = f"first {NUM_LAYERS} of 30 layers"
             rows.append({"dataset": dataset, **told[dataset], **found})
             text = artifact.path("markdown").read_text(encoding="utf-8")
             texts.append(f"## {dataset}\n\n{text}")
