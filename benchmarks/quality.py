@@ -47,15 +47,20 @@ def draw(table: pa.Table, split: str, count: int) -> pa.Table:
     return rows.take(order[:count])
 
 
-def write_files(work: Path, sizes: dict[str, int], tokens: int) -> dict[str, Any]:
-    """Candidates, targets and test rows of each data set; returns what share is short enough."""
-    table = pq.read_table(CORPUS)
+def short_rows(table: pa.Table, tokens: int) -> pa.Table:
+    """Rows of at most so many tokens, prompt and output together."""
     rows = table.to_pylist()
     counter = TokenCounter(ModelConfig(**MODEL))
     prompts = counter.count([f"{row['instruction']} {row['input']}" for row in rows])
     outputs = counter.count([row["output"] for row in rows])
     counts = [prompt + output for prompt, output in zip(prompts, outputs, strict=True)]
-    short = table.filter(pa.array([count <= tokens for count in counts]))
+    return table.filter(pa.array([count <= tokens for count in counts]))
+
+
+def write_files(work: Path, sizes: dict[str, int], tokens: int) -> dict[str, Any]:
+    """Candidates, targets and test rows of each data set; returns what share is short enough."""
+    table = pq.read_table(CORPUS)
+    short = short_rows(table, tokens)
     told = {}
     for dataset in DATASETS:
         mine = short.filter(pc.equal(short["dataset"], dataset))

@@ -3,7 +3,7 @@
     python benchmarks/study.py --work DIR --out benchmarks/results/study     # an hour on two cores
 
 Each study of jobs/configs/study_*.yaml for each teacher, on rows of one data set of
-../shared/data/corpus_small.parquet drawn by hash: candidates from the split `train`, targets from
+../shared/data/corpus_small.parquet with at most `--tokens` tokens, drawn by hash: candidates from the split `train`, targets from
 `valid`. Every teacher is asked about all pairs once; trials are judged on what they did not learn
 from. Writes NAME.parquet (all trials), NAME.json (means over seeds, machine, settings) and the
 charts as SVG. May be killed and started again.
@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.fidelity import CORPUS, TEACHERS
 from benchmarks.provenance import ROOT, markdown_table, save
-from benchmarks.quality import draw
+from benchmarks.quality import draw, short_rows
 from engine.actors import connected
 from engine.config import Config, RayConfig, override, parse_config
 from engine.progress import say
@@ -66,9 +66,10 @@ SHOWN = ("trials", "labels", "teacher_cpu_s", OBJECTIVE, "q4 network r2", "q4 ne
 BESIDE = ("q4 ridge mse_std", "q4 cosine mse_std", "q4 mean mse_std")
 
 
-def write_rows(work: Path, dataset: str, sizes: tuple[int, int, int]) -> None:
+def write_rows(work: Path, dataset: str, sizes: tuple[int, int, int], tokens: int) -> None:
     """Candidates, targets and test rows of the study."""
     table = pq.read_table(CORPUS).filter(pc.equal(pc.field("dataset"), dataset))
+    table = short_rows(table, tokens)
     for (name, split), count in zip(SPLITS.items(), sizes, strict=True):
         pq.write_table(draw(table, split, count), work / f"{name}.parquet")
 
@@ -147,14 +148,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="folder for tables, charts and JSON")
     parser.add_argument("--studies", nargs="+", choices=STUDIES, default=list(STUDIES))
     parser.add_argument("--teachers", nargs="+", choices=TEACHERS, default=["delift_se", "less"])
-    parser.add_argument("--dataset", default="superni_like", help="of corpus_small.parquet")
+    parser.add_argument("--dataset", default="alpaca_like", help="of corpus_small.parquet")
+    parser.add_argument("--tokens", type=int, default=96, help="of the longest row")
     parser.add_argument(
-        "--sizes", type=int, nargs=3, default=(600, 150, 20), metavar=("M", "N", "TEST")
+        "--sizes", type=int, nargs=3, default=(500, 120, 20), metavar=("M", "N", "TEST")
     )
     arguments = parser.parse_args()
     work = arguments.work.absolute()
     work.mkdir(parents=True, exist_ok=True)
-    write_rows(work, arguments.dataset, tuple(arguments.sizes))
+    write_rows(work, arguments.dataset, tuple(arguments.sizes), arguments.tokens)
     said = {k: str(v) for k, v in vars(arguments).items() if k not in ("work", "out")}
     with connected(RayConfig()):
         for study in arguments.studies:
