@@ -5,8 +5,8 @@
 Each study of jobs/configs/study_*.yaml for each teacher, on rows of one data set of
 ../shared/data/corpus_small.parquet with at most `--tokens` tokens, drawn by hash: candidates from
 the split `train`, targets from `valid`. Every teacher is asked about all pairs once; trials are
-judged on what they did not learn from. Writes NAME.parquet (all trials), NAME.json (means over seeds, machine, settings) and the
-charts as SVG. May be killed and started again.
+judged on what they did not learn from. Writes NAME.parquet (all trials), NAME.json (means over
+seeds, machine, settings) and the charts as SVG. May be killed and started again.
 """
 
 from __future__ import annotations
