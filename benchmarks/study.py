@@ -148,8 +148,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="folder for tables, charts and JSON")
     parser.add_argument("--studies", nargs="+", choices=STUDIES, default=list(STUDIES))
     parser.add_argument("--teachers", nargs="+", choices=TEACHERS, default=["delift_se", "less"])
-    parser.add_argument("--dataset", default="alpaca_like", help="of corpus_small.parquet")
-    parser.add_argument("--tokens", type=int, default=96, help="of the longest row")
+    parser.add_argument("--dataset", default="superni_like", help="of corpus_small.parquet")
+    parser.add_argument("--tokens", type=int, default=160, help="of the longest row")
     parser.add_argument(
         "--sizes", type=int, nargs=3, default=(500, 120, 20), metavar=("M", "N", "TEST")
     )

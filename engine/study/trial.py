@@ -123,13 +123,16 @@ def _judge(
         seed=seed,
         num_resamples=2,  # seeds of the study give the spread
     )
-    row: dict[str, Any] = {"label_std": found.label_std}
+    # in variances of all labels: those of a sample's own differ from trial to trial
+    row: dict[str, Any] = {"label_std": float(np.nanstd(data.labels))}
+    variance = row["label_std"] ** 2
     for quadrant, judged in found.quadrants.items():
         for name in PREDICTORS:
             if name in judged.scores:
                 score = judged.scores[name]
-                for measure in ("mse", "mse_std", "r2", "spearman"):
+                for measure in ("mse", "r2", "spearman"):
                     row[f"q{quadrant} {name} {measure}"] = getattr(score, measure)
+                row[f"q{quadrant} {name} mse_std"] = score.mse / variance if variance else None
     return row
 
 

@@ -47,6 +47,8 @@ def test_a_trial_learns_what_can_be_learned(unit):
     row = run_trial(synthetic(), NETWORK, SAMPLE, unit, seed=0, fractions=(0.1, 0.3))
     assert row["q4 network mse_std"] < 0.5 < row["q4 mean mse_std"]
     assert row["q4 network spearman"] > 0.7
+    of_all = synthetic().labels.var()
+    assert row["q4 mean mse_std"] == pytest.approx(row["q4 mean mse"] / of_all, rel=1e-5)
     assert {"q3 cosine r2", "q2 zero mse", "q4 ridge mse_std", "fit_cpu_s"} <= row.keys()
     assert 0 <= row["overlap 0.1"] <= 1 and 0 < row["value 0.3"] <= 1.0 + 1e-6
 
