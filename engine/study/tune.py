@@ -81,8 +81,8 @@ def run_trials(
             trainable,
             param_space=_space(study, config.seed),
             tune_config=tune.TuneConfig(
-                metric="loss",
-                mode="min",
+                metric="loss" if study.scheduler == "asha" else None,
+                mode="min" if study.scheduler == "asha" else None,
                 scheduler=_scheduler(study, config.network),
                 max_concurrent_trials=study.max_concurrent,
                 reuse_actors=True,  # a process takes longer to start than many a fit
@@ -215,10 +215,10 @@ def _trial(config: dict[str, Any], fixed: dict[str, Any]) -> None:
             tune.report({"loss": loss, "epoch": epoch})
 
     measured = _measure(config, fixed, study, on_epoch)
-    loss = measured.get(study.objective)
-    tune.report(
-        {"loss": float("inf") if loss is None else loss, "epoch": epochs, "measured": measured}
-    )
+    last: dict[str, Any] = {"epoch": epochs, "measured": measured}
+    if study.scheduler == "asha":  # what it compares is compared with a trial that failed, too
+        last["loss"] = measured.get(study.objective, float("inf"))
+    tune.report(last)
 
 
 def _measure(
