@@ -201,7 +201,7 @@ def _fractions(rows: Sequence[Row], others: Sequence[str], measure: str) -> Char
     for value in values:
         value["u"] = value.pop(FRACTION)
     colour = _predictor_colour([value["predictor"] for value in values])
-    x = _number("u", "u, share of points the teacher sees")
+    x = _number("u", "u, share of points the teacher sees", axis={"tickCount": 4})
     y = _number("mean", MEASURES[measure], scale=_scale(measure))
     band = {"type": "area", "opacity": 0.16, "clip": True}
     line = {"type": "line", "point": {"size": 22}, "clip": True}
@@ -325,12 +325,14 @@ def _each_setting(rows: Sequence[Row], others: Sequence[str], objective: str) ->
         if " network " in objective
         for found in _aggregate(judged, by, objective.replace("network", name))
     ]
+    panels = [_panel(judged, name, objective, by, known) for name in others]
+    # not `concat` with columns: the browser's Vega gives that no size
     return Chart(
         "settings",
         "Every setting that was tried",
         "Each dot is a trial, whatever its other settings; bars are medians. Broken lines need no "
         "network.",
-        {"concat": [_panel(judged, n, objective, by, known) for n in others], "columns": 3},
+        {"vconcat": [{"hconcat": panels[i : i + 3]} for i in range(0, len(panels), 3)]},
     )
 
 

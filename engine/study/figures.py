@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -57,14 +58,19 @@ def write_figures(charts: Sequence[Chart], title: str, about: str, folder: Path)
                 title=title,
                 about=about,
                 charts=charts,
-                specs=_script(json.dumps(specs)),
-                library=_script(library),
+                specs=_json(specs),
+                library=_library(library),
             ),
             encoding="utf-8",
         )
     return [*written, folder / PAGE]
 
 
-def _script(text: str) -> Markup:
-    """Text that cannot end the script element it stands in; what it means is the same."""
-    return Markup(text.replace("</", "<\\/").replace("<!--", "<\\!--"))
+def _library(source: str) -> Markup:
+    """The charts' script as it is; only what would end its element is written another way."""
+    return Markup(re.sub("</(?=script)", r"<\\/", source, flags=re.IGNORECASE))
+
+
+def _json(value: Any) -> Markup:
+    """JSON that holds no markup, whatever its strings hold; what it means is the same."""
+    return Markup(json.dumps(value).replace("<", "\\u003c"))

@@ -4,6 +4,7 @@ import html
 import json
 
 import pytest
+import vl_convert
 
 from engine.study.charts import charts_of
 from engine.study.figures import PAGE, write_figures
@@ -74,7 +75,7 @@ def test_baselines_of_a_search_are_those_of_its_trials():
     (drawn,) = charts_of(
         [{**row, "network.members": 1} for row in rows()], ["network.members"], OBJECTIVE
     )
-    (panel,) = drawn.spec["concat"]
+    (panel,) = drawn.spec["vconcat"][0]["hconcat"]
     known = {v["predictor"]: v["mean"] for v in panel["layer"][0]["data"]["values"]}
     assert known == {"mean": 1.0, "ridge": 0.5, "zero": 7.0}
     assert len(panel["data"]["values"]) == len(rows())
@@ -109,6 +110,7 @@ def test_pictures_and_a_page_that_loads_nothing(tmp_path):
     page = (tmp_path / PAGE).read_text()
     assert page.count("</script>") == 2 and "A &lt;study&gt;" in page
     assert "<script src" not in page and "<link" not in page
+    assert vl_convert.javascript_bundle() in page and "u003c/script>" in page
     first = (tmp_path / "size.svg").read_bytes()
     write_figures(charts, "A <study>", "All of it.", tmp_path)
     assert (tmp_path / "size.svg").read_bytes() == first
