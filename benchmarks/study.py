@@ -178,7 +178,8 @@ def write(out: Path, study: str, rows: list[dict[str, Any]], studied: list[str])
         charts = charts_of(rows, studied, OBJECTIVE)
         write_figures(charts, f"Study of {study}", "", Path(folder))
         for picture in sorted(Path(folder).glob("*.svg")):
-            shutil.copy(picture, out / f"{study}-{picture.name}")
+            named = picture.name.startswith(study)
+            shutil.copy(picture, out / (picture.name if named else f"{study}-{picture.name}"))
 
 
 if __name__ == "__main__":
