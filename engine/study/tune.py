@@ -206,13 +206,14 @@ def _fixed(config: Config, unit: str, data_dir: Path, rankings: Path) -> dict[st
 def _trial(config: dict[str, Any], fixed: dict[str, Any]) -> None:
     """What a trial's process runs; the last report has all that was measured."""
     study = StudyConfig.model_validate(fixed["study"])
-    epochs = 0
+    epochs, best = 0, float("inf")
 
     def on_epoch(epoch: int, loss: float) -> None:
-        nonlocal epochs
-        epochs = epoch
+        # the best so far: every member of a network starts anew, which is no reason to stop it
+        nonlocal epochs, best
+        epochs, best = epoch, min(best, loss)
         if study.scheduler == "asha" and epoch % _EPOCHS_PER_REPORT == 0:
-            tune.report({"loss": loss, "epoch": epoch})
+            tune.report({"loss": best, "epoch": epoch})
 
     measured = _measure(config, fixed, study, on_epoch)
     last: dict[str, Any] = {"epoch": epochs, "measured": measured}
