@@ -8,6 +8,7 @@ goes on (`Tuner.restore`): finished trials are not repeated.
 from __future__ import annotations
 
 import importlib
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -73,13 +74,22 @@ def run_trials(
         tune.with_parameters(_trial, fixed=fixed),
         {"cpu": study.cpus_per_trial, "gpu": study.gpus_per_trial},
     )
-    path = str(storage / name)
-    if tune.Tuner.can_restore(path):
-        tuner = tune.Tuner.restore(path, trainable, resume_errored=True, resume_unfinished=True)
+    folder, space = storage / name, _space(study, config.seed)
+    if any(folder.glob("experiment_state-*.json")):
+        tuner = tune.Tuner.restore(
+            str(folder),
+            trainable,
+            resume_errored=True,
+            resume_unfinished=True,
+            param_space=space,
+        )
     else:
+        # a study killed before Tune wrote down its trials: restored, it would have one, without
+        # settings
+        shutil.rmtree(folder, ignore_errors=True)
         tuner = tune.Tuner(
             trainable,
-            param_space=_space(study, config.seed),
+            param_space=space,
             tune_config=tune.TuneConfig(
                 metric="loss" if study.scheduler == "asha" else None,
                 mode="min" if study.scheduler == "asha" else None,

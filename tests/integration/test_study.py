@@ -105,3 +105,16 @@ def test_trials_on_ray_are_those_in_process_and_tensorboard_has_them(ray_local, 
     events = list((tmp_path / "tune").glob("*/events.out.tfevents*"))
     assert len(events) == 4
     assert all(b"ray/tune/measured/q4 network mse_std" in path.read_bytes() for path in events)
+    # killed before Tune had written down its trials: it starts anew
+    for path in (tmp_path / "tune").glob("experiment_state-*.json"):
+        path.unlink()
+    again = run_trials(config, "pair", data_dir, tmp_path, "tune", rankings)
+    assert [_told(row) for row in again] == [_told(row) for row in rows]
+    # and finished, it is not repeated
+    first = {path: path.stat().st_mtime_ns for path in (tmp_path / "tune").glob("*/result.json")}
+    assert run_trials(config, "pair", data_dir, tmp_path, "tune", rankings) == again
+    assert {path: path.stat().st_mtime_ns for path in first} == first
+
+
+def _told(row):
+    return {name: value for name, value in row.items() if name != "fit_cpu_s"}
