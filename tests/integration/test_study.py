@@ -27,10 +27,10 @@ def command(config, run_dir):
 
 
 def finished(run_dir):
-    """Trials whose last report is on disk, and when."""
+    """Trials whose last report is on disk, and what they say of it, times among it."""
     paths = run_dir.glob("study/*/tune/*/result.json")
     lines = {path: path.read_text().splitlines() for path in paths if path.stat().st_size}
-    return {p: p.stat().st_mtime_ns for p, said in lines.items() if '"measured"' in said[-1]}
+    return {path: said for path, said in lines.items() if '"measured"' in said[-1]}
 
 
 @pytest.mark.slow
@@ -66,7 +66,7 @@ def test_a_killed_study_goes_on_and_repeats_no_finished_trial(small_job, tmp_pat
     assert len(cells) == len({tuple(cell.values()) for cell in cells}) == 12
     assert told["settings"] == 6 and told["best"]["seeds"] == 2
     after = finished(run_dir)
-    repeated = [path for path, when in before.items() if after.get(path) != when]
+    repeated = [path for path, said in before.items() if after.get(path) != said]
     assert len(before) >= 3 and not repeated
     best = yaml.safe_load(run_dir.with_suffix(".yaml").read_text())
     assert "study" not in best and best["teacher"]["name"] == "delift_se"
@@ -110,10 +110,8 @@ def test_trials_on_ray_are_those_in_process_and_tensorboard_has_them(ray_local, 
         path.unlink()
     again = run_trials(config, "pair", data_dir, tmp_path, "tune", rankings)
     assert [_told(row) for row in again] == [_told(row) for row in rows]
-    # and finished, it is not repeated
-    first = {path: path.stat().st_mtime_ns for path in (tmp_path / "tune").glob("*/result.json")}
+    # and finished, it is not repeated: fits take other times
     assert run_trials(config, "pair", data_dir, tmp_path, "tune", rankings) == again
-    assert {path: path.stat().st_mtime_ns for path in first} == first
 
 
 def _told(row):
