@@ -84,7 +84,7 @@ def log_likelihoods(
     for row in rows:
         path = ranking_path(rankings, {name: row[name] for name in settings})
         names = {}
-        for share in study.fractions if "problem" not in row else ():
+        for share in study.fractions if path.is_file() else ():  # else it failed or was stopped
             count = num_of_share(share, num_candidates)
             for name, ranking in (
                 ("", np.load(path, allow_pickle=False)),

@@ -71,7 +71,7 @@ def run_study(
             data_dir, sizes = _data(config, directory)
             told = study.model_dump(mode="json", exclude=_NOT_OF_A_TRIAL)
             fixed = [config.network.model_dump(mode="json"), config.sample.model_dump(mode="json")]
-            name = digest(told, fixed, data_dir.name)
+            name = digest(told, fixed, config.seed, data_dir.name)
             say(f"study {name}: trials in {directory.path / FOLDER / name}")
             folder = directory.path / FOLDER / name
             folder.mkdir(parents=True, exist_ok=True)
