@@ -17,9 +17,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
-from engine.actors import connected, run_task
+from engine import storage
+from engine.actors import connected, refuse_unseen, run_task
 from engine.artifact_rows import VectorParts
 from engine.config import Config, CorpusConfig, override, parse_config
 from engine.corpus import ingest
@@ -37,13 +36,15 @@ from engine.run_directory import (
     discard,
     finish_part,
     read_json,
+    read_table,
     save_array,
+    shown,
     write_json,
 )
 from engine.selection import merge, select_stage
 from engine.stage import Stage, StageContext, StageResult
 from engine.teachers import new_rows, score
-from engine.workflow import do_stage, plan_stages, refuse_other_settings
+from engine.workflow import do_stage, paths_to_see, plan_stages, refuse_other_settings
 
 __all__ = ["ADDITION_STAGES", "headline", "score_new"]
 
@@ -75,7 +76,7 @@ def _embed(context: StageContext) -> StageResult:
 
 
 def _write_selected(embeddings: Artifact, selection: Artifact, path: Path) -> int:
-    rows = pq.read_table(selection.path("ranking"), columns=["row"])["row"].to_numpy()
+    rows = read_table(selection.path("ranking"), columns=["row"])["row"].to_numpy()
     save_array(path, VectorParts(embeddings, "candidates").take(rows))
     return len(rows)
 
@@ -196,7 +197,7 @@ def score_new(
     Raises RunDirectoryError for a run that is not finished, SettingsError for settings that are
     the run's, and otherwise what the stages raise.
     """
-    run = RunDirectory(Path(run_dir).absolute())
+    run = RunDirectory.at(run_dir)
     artifacts = _finished(run)
     config = _settings(run, artifacts, corpus, overrides or {})
     with run.lock():
@@ -204,10 +205,11 @@ def score_new(
         plans = list(plan_stages(ADDITION_STAGES, config, directory, given))
         refuse_other_settings(plans, directory, overwrite)
         if all(plan.done for plan in plans):
-            say(f"done before: {directory.path}")
+            say(f"done before: {directory}")
             return directory
         try:
             with connected(config.ray):
+                refuse_unseen(paths_to_see(config, directory))
                 for plan in plans:
                     do_stage(plan, config, directory, ADDITION_STAGES, given)
         except EngineError:  # rows of no use leave no trace
@@ -234,8 +236,8 @@ def headline(directory: RunDirectory) -> dict[str, Any]:
         "far_share": drifted["far_share"],
         "audited_pairs": drifted["audited"],
         "spearman": drifted.get("spearman"),
-        "additions": str(selected.path("subset")),
-        "subset": str(artifacts["merge"].path("subset")),
+        "additions": shown(selected.path("subset")),
+        "subset": shown(artifacts["merge"].path("subset")),
     }
 
 
@@ -249,13 +251,13 @@ def _finished(run: RunDirectory) -> dict[str, Artifact]:
         made_from = {} if artifact is None else artifact.manifest["inputs"]
         if artifact is None or any(artifacts[n].fingerprint != f for n, f in made_from.items()):
             raise RunDirectoryError(
-                f"stage {stage.name} of {run.path} is not finished: let jobs/select.py finish the "
+                f"stage {stage.name} of {run} is not finished: let jobs/select.py finish the "
                 "run first"
             )
         artifacts[stage.name] = artifact
     if artifacts["sample"].counts["everything"]:
         raise SettingsError(
-            f"{run.path} asked the teacher about everything and has no network to score new rows "
+            f"{run} asked the teacher about everything and has no network to score new rows "
             "with: make a run with sample.fraction below 1"
         )
     return artifacts
@@ -265,10 +267,10 @@ def _settings(
     run: RunDirectory, artifacts: Mapping[str, Artifact], corpus: str, overrides: Mapping[str, Any]
 ) -> Config:
     """The run's settings with the new corpus, what it asks for by default, and the overrides."""
-    if not (run.path / CONFIG).is_file():
-        raise RunDirectoryError(f"{run.path} holds no {CONFIG}: run jobs/select.py on it again")
+    if not storage.exists(run.path / CONFIG):
+        raise RunDirectoryError(f"{run} holds no {CONFIG}: run jobs/select.py on it again")
     values = read_json(run.path / CONFIG)
-    old = parse_config(values, source=str(run.path / CONFIG))
+    old = parse_config(values, source=f"{run}/{CONFIG}")
     if old.objective == "graph_cut":
         raise SettingsError(
             "graph_cut cannot tell what rows add to others: "
@@ -327,9 +329,11 @@ def _place(
 def _before(run: RunDirectory, folder: Path) -> list[RunDirectory]:
     """The additions that come before this one: those finished when it was first made, in order."""
     origin = folder / ORIGIN
-    if not origin.is_file():
+    if not storage.exists(origin):
         chains: list[list[str]] = [[]]
-        for path in (run.path / FOLDER).glob(f"*/{ORIGIN}"):
+        for path in storage.files_in(run.path / FOLDER):
+            if path.name != ORIGIN or path.parent.parent != run.path / FOLDER:
+                continue
             if RunDirectory(path.parent).artifact(ADDITION_STAGES[-1].directory) is not None:
                 chains.append([*read_json(path)["after"], path.parent.name])
         write_json(origin, {"after": max(chains, key=len)})
@@ -340,6 +344,6 @@ def _artifact(directory: RunDirectory, folder: str) -> Artifact:
     artifact = directory.artifact(folder)
     if artifact is None:
         raise RunDirectoryError(
-            f"{directory.path}, which came before, is not finished: score its corpus again first"
+            f"{directory}, which came before, is not finished: score its corpus again first"
         )
     return artifact

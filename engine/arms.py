@@ -182,7 +182,6 @@ class _Subsets:
         stages = [stage for stage in STAGES if stage.name in _ASKING]
         who = config.teacher.name if arm.kind != "small" else f"small-{config.teacher.name}"
         store = self._directory.path / "teachers" / who
-        store.mkdir(parents=True, exist_ok=True)
         given = {**self.shared, "run-score": Artifact(store, {"fingerprint": ""})}
         plans = list(plan_stages(stages, seeded, place, given))
         refuse_other_settings(plans, place, self._overwrite)
@@ -233,7 +232,7 @@ def _settings_of(config: Config, arm: Arm) -> Config:
 
 def _finished(place: RunDirectory, stage: Stage) -> Artifact:
     artifact = place.artifact(stage.directory)
-    assert artifact is not None, f"{stage.name} in {place.path} is not finished"
+    assert artifact is not None, f"{stage.name} in {place} is not finished"
     return artifact
 
 

@@ -12,12 +12,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from engine.example import Example, order_hash
 from engine.kernels.arrays import FloatArray
-from engine.run_directory import Artifact
+from engine.run_directory import Artifact, load_array, read_table
 
 __all__ = [
     "EXAMPLE_COLUMNS",
@@ -69,7 +68,7 @@ class TableParts(_Parts):
     """A group of parquet parts read as one table."""
 
     def read_part(self, part: int, columns: Sequence[str] | None = None) -> pa.Table:
-        return pq.read_table(self.paths[part], columns=list(columns) if columns else None)
+        return read_table(self.paths[part], columns=list(columns) if columns else None)
 
     def iter_parts(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         for part in range(len(self.paths)):
@@ -101,7 +100,7 @@ class VectorParts(_Parts):
         return int(self._part(0).shape[1])
 
     def _part(self, part: int) -> FloatArray:
-        vectors: FloatArray = np.load(self.paths[part], mmap_mode="r", allow_pickle=False)
+        vectors: FloatArray = load_array(self.paths[part], mmap_mode="r")
         return vectors
 
     def iter_parts(self) -> Iterator[FloatArray]:

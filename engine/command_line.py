@@ -19,6 +19,7 @@ from typing import Any
 
 from engine.config import Config, load_config, yaml_value
 from engine.errors import EngineError, SettingsError
+from engine.storage import is_remote
 
 __all__ = ["Arguments", "RunArguments", "main", "main_of_run"]
 
@@ -35,7 +36,7 @@ class Arguments:
     """A parsed command line; `values` are the job's own flags, None where not given."""
 
     config: Config
-    run_dir: Path | None
+    run_dir: str | None
     until: str | None
     overwrite: bool
     values: dict[str, str | None]
@@ -51,7 +52,7 @@ class RunArguments:
         overrides: settings by dotted name, their values read as YAML.
     """
 
-    run_dir: Path
+    run_dir: str
     values: dict[str, Any]
     overrides: dict[str, Any]
     overwrite: bool
@@ -107,14 +108,14 @@ def _parse_of_run(
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--run-dir", required=True, type=Path, help="a finished run")
+    parser.add_argument("--run-dir", required=True, help="a finished run")
     for name, text in flags.items():
         parser.add_argument(f"--{name}", required=True, help=text)
     parser.add_argument(
         "--overwrite", action="store_true", help="redo what was made with other settings"
     )
     known, rest = parser.parse_known_args(argv)
-    if not known.run_dir.is_dir():
+    if not is_remote(known.run_dir) and not Path(known.run_dir).is_dir():
         raise SettingsError(f"no such run directory: {known.run_dir}")
     values = {name: getattr(known, name) for name in flags}
     overrides = {name: yaml_value(text) for name, text in _overrides(rest).items()}
@@ -129,7 +130,7 @@ def _parse(description: str, argv: Sequence[str] | None, flags: Mapping[str, str
         allow_abbrev=False,
     )
     parser.add_argument("--config", required=True, type=Path, help="YAML file with the settings")
-    parser.add_argument("--run-dir", type=Path, help="where the artifacts go (config: run_dir)")
+    parser.add_argument("--run-dir", help="where the artifacts go (config: run_dir)")
     parser.add_argument("--until", metavar="STAGE", help="stop after this stage")
     parser.add_argument(
         "--overwrite", action="store_true", help="redo what was made with other settings"

@@ -65,7 +65,13 @@ class Execution(Section):
 
     min_actors: int = Field(1, ge=1, description="actors kept alive")
     max_actors: int | None = Field(
-        None, ge=1, description="actors at most; default: as many as fit the CPUs at the start"
+        None,
+        ge=1,
+        description="actors at most; default: as many as fit at the start. On a cluster that grows "
+        "set it: the pool grows with it",
+    )
+    initial_actors: int | None = Field(
+        None, ge=1, description="actors at the start; default: as many as fit"
     )
     num_gpus: float = Field(0.0, ge=0, description="GPUs per actor; fractions share one")
 
@@ -73,7 +79,9 @@ class Execution(Section):
 class ModelConfig(Section):
     """One third-party model: where it lies and in which precision it runs."""
 
-    path: str = Field(description="Hugging Face id, local path, or package:PACKAGE/PATH")
+    path: str = Field(
+        description="Hugging Face id, local path, s3://... or gs://..., or package:PACKAGE/PATH"
+    )
     revision: str | None = Field(None, description="commit of a Hugging Face id")
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     quantization: Literal["nf4", "int8"] | None = Field(
@@ -98,7 +106,8 @@ class CorpusConfig(Section):
     """A set of rows: the candidate pool or the target set."""
 
     path: str | tuple[str, ...] = Field(
-        description="file, directory, glob, or hf:NAME of a Hugging Face dataset; or a list of them"
+        description="file, directory, or glob, also as s3://... or gs://..., or hf:NAME of a "
+        "Hugging Face dataset; or a list of them"
     )
     format: Literal["auto", "parquet", "jsonl", "json", "csv", "huggingface"] = "auto"
     name: str | None = Field(None, description="configuration name of a Hugging Face dataset")
@@ -687,6 +696,11 @@ class RayConfig(Section):
     address: str | None = Field(
         None, description="cluster to join; default: RAY_ADDRESS, else a local one for this job"
     )
+    cpu_resource: str | None = Field(
+        None,
+        description="a custom resource that only nodes without a GPU offer: work that needs no GPU "
+        "then stays there (cluster.yaml)",
+    )
     num_cpus: int | None = Field(None, ge=1, description="of a local cluster; default: all")
     object_store_mib: int = Field(512, ge=80, description="of a local cluster")
 
@@ -694,7 +708,9 @@ class RayConfig(Section):
 class Config(Section):
     """All settings of one run."""
 
-    run_dir: str = Field("runs/default", description="where the artifacts go")
+    run_dir: str = Field(
+        "runs/default", description="where the artifacts go: a path that all nodes see, or s3://..."
+    )
     seed: int = 0
     corpus: CorpusConfig
     target: CorpusConfig | None = Field(

@@ -5,7 +5,8 @@
     ├── InputError              a corpus file is missing, unreadable or has no usable row
     ├── FidelityError           the network cannot be trusted, and the settings say to stop then
     ├── ModelError              a model cannot be found, loaded or used for the job
-    └── RunDirectoryError       the run directory holds something else than what was asked for
+    ├── RunDirectoryError       the run directory holds something else than what was asked for
+    └── StorageError            a disk is full, a bucket cannot be read or written
 
 An error says what, got, expected, next step. Anything else that escapes is a bug of ours and
 exits with code 1 and its traceback.
@@ -20,6 +21,7 @@ __all__ = [
     "ModelError",
     "RunDirectoryError",
     "SettingsError",
+    "StorageError",
 ]
 
 
@@ -45,3 +47,7 @@ class ModelError(EngineError):
 
 class RunDirectoryError(EngineError):
     """The run directory holds work made with other settings, or is in use."""
+
+
+class StorageError(EngineError):
+    """A disk is full or gone, or object storage cannot be read or written."""

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from engine.actors import connected
+from engine import storage
+from engine.actors import connected, refuse_unseen
 from engine.config import Config, load_config
 from engine.corpus import ingest
 from engine.embedding import embed
@@ -23,7 +24,7 @@ from engine.run_directory import CONFIG, RunDirectory, discard, read_json, write
 from engine.selection import select_stage
 from engine.stage import Stage
 from engine.teachers import sample, score
-from engine.workflow import do_stage, plan_stages, refuse_other_settings
+from engine.workflow import do_stage, paths_to_see, plan_stages, refuse_other_settings
 
 __all__ = ["STAGES", "run"]
 
@@ -89,7 +90,7 @@ def run(
     """
     if not isinstance(config, Config):
         config = load_config(Path(config))
-    directory = RunDirectory(_absolute(str(run_dir or config.run_dir)))
+    directory = RunDirectory.at(_outliving(str(run_dir or config.run_dir)))
     stages = _stages_until(until)
     attempts = _attempts(config)
     first = _attempt_found(attempts, directory)
@@ -97,12 +98,11 @@ def run(
     refuse_other_settings(plans, directory, overwrite)
     is_last = first + 1 == len(attempts) or _is_trusted(directory)
     if is_last and all(plan.done for plan in plans):
-        say(
-            f"all of {', '.join(plan.stage.name for plan in plans)} done before in {directory.path}"
-        )
+        say(f"all of {', '.join(plan.stage.name for plan in plans)} done before in {directory}")
         _check_gate(config, directory)
         return directory
     with _fresh_is_removed(directory), directory.lock(), connected(config.ray):
+        refuse_unseen(paths_to_see(config, directory))
         write_json(directory.path / CONFIG, config.model_dump(mode="json"))
         for number in range(first, len(attempts)):
             is_last = number + 1 == len(attempts)
@@ -136,13 +136,15 @@ def _stages_until(until: str | None) -> tuple[Stage, ...]:
     return STAGES[: names.index(until) + 1]
 
 
-def _absolute(run_dir: str) -> Path:
+def _outliving(run_dir: str) -> str:
     """The run directory; a relative one outlives a submitted job's temporary working directory."""
-    path = Path(run_dir)
-    if not path.is_absolute() and "runtime_resources" in Path.cwd().parts:
-        path = Path.home() / "nn-cift" / path
-        say(f"the uploaded working directory goes when the job ends: the run directory is {path}")
-    return path.absolute()
+    if storage.is_remote(run_dir) or Path(run_dir).is_absolute():
+        return run_dir
+    if "runtime_resources" not in Path.cwd().parts:
+        return run_dir
+    path = Path.home() / "nn-cift" / run_dir
+    say(f"the uploaded working directory goes when the job ends: the run directory is {path}")
+    return str(path)
 
 
 # --- the gate ------------------------------------------------------------------------------------
@@ -185,21 +187,21 @@ def _check_gate(config: Config, directory: RunDirectory) -> None:
     reasons = read_json(artifact.path("fidelity"))["reasons"]
     raise FidelityError(
         f"the network cannot be trusted: {reasons[0]}. What was computed is kept in "
-        f"{directory.path}; raise sample.fraction, or go on with --gate.on_low_fidelity warn"
+        f"{directory}; raise sample.fraction, or go on with --gate.on_low_fidelity warn"
     )
 
 
 @contextmanager
 def _fresh_is_removed(directory: RunDirectory) -> Iterator[None]:
     """When bad input stops a run before its first artifact, leave no trace of it."""
-    existed = directory.path.exists()
+    is_new = directory.is_new
     first = directory.stage_dir(STAGES[0].directory)
     try:
         yield
     except EngineError:
         if directory.artifact(STAGES[0].directory) is None:
             discard(first)
-            (directory.path / CONFIG).unlink(missing_ok=True)
-            if not existed:
+            storage.remove(directory.path / CONFIG)
+            if is_new:
                 discard(directory.path)
         raise

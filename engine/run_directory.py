@@ -4,10 +4,15 @@ No manifest means not finished. A part is a data file whose name is a digest of 
 from, with a small JSON record beside it that is written after it: a part that has its record is
 finished, wherever and whenever it was made, so a killed run goes on where it was and a changed
 setting redoes only the parts that it changes. Nothing is pickled.
+
+All files of a run are written by `atomic_path` (or `write_json`, `save_array`) and read by
+`read_json`, `load_array`, `read_table`, `map_table` or `storage.fetch`: a run in object storage is
+sent and brought there.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -15,18 +20,25 @@ import platform
 import secrets
 import shutil
 import socket
+import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import filelock
 import numpy as np
+import pyarrow as pa
+import pyarrow.feather
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from engine.errors import RunDirectoryError
+from engine import storage
+from engine.errors import RunDirectoryError, StorageError
+from engine.progress import say
 
 __all__ = [
     "Artifact",
@@ -34,15 +46,22 @@ __all__ = [
     "RunDirectory",
     "atomic_path",
     "digest",
+    "disk_problems_told",
     "file_sha256",
+    "load_array",
+    "map_table",
     "read_json",
+    "read_table",
     "save_array",
+    "shown",
     "write_json",
 ]
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 CONFIG = "config.json"  # of a run: the settings of its last job
+LOCK = "lock.json"  # of a run in object storage: who writes there
+LOCK_BEAT_S, LOCK_DEAD_S = 15.0, 60.0
 STORE = "store"  # below a stage's folder: work already paid for, which survives every redo
 _PACKAGES = (
     "ray",
@@ -66,12 +85,14 @@ class Part:
         rows: rows (or vectors) in it.
         sha256: of the file.
         usage: what making it cost and met: seconds, calls, tokens, truncated, ...
+        left_out: positions of rows in it that crash a worker, and have no answer.
     """
 
     path: str
     rows: int
     sha256: str
     usage: dict[str, float] = field(default_factory=dict)
+    left_out: list[int] = field(default_factory=list)
 
 
 class Artifact:
@@ -127,9 +148,18 @@ class Artifact:
 
 @dataclass(frozen=True)
 class RunDirectory:
-    """A run: a folder of stage artifacts on a path that all nodes see."""
+    """A run: a folder of artifacts on a path that all nodes see, or the mirror of a bucket's."""
 
     path: Path
+
+    @classmethod
+    def at(cls, place: Path | str) -> RunDirectory:
+        """The run at a path or an address such as s3://bucket/runs/a."""
+        text = str(place)
+        return cls(storage.mirror(text) if storage.is_remote(text) else Path(text).absolute())
+
+    def __str__(self) -> str:
+        return shown(self.path)
 
     def stage_dir(self, directory: str) -> Path:
         return self.path / directory
@@ -137,21 +167,30 @@ class RunDirectory:
     def artifact(self, directory: str) -> Artifact | None:
         """The stage's artifact, or None while it is not finished."""
         stage_dir = self.stage_dir(directory)
-        return Artifact(stage_dir) if (stage_dir / MANIFEST).is_file() else None
+        return Artifact(stage_dir) if storage.exists(stage_dir / MANIFEST) else None
+
+    @property
+    def is_new(self) -> bool:
+        """Whether no job has worked here."""
+        is_remote = storage.uri_of(self.path) is not None
+        return not storage.exists(self.path / CONFIG) if is_remote else not self.path.exists()
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the run against a second job; the operating system frees it when we die."""
+        """Hold the run against a second job; the operating system frees it when we die.
+
+        In object storage an object is touched as long as we live; who finds one waits a minute to
+        see whether it is.
+        """
         self.path.mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(self.path / ".lock", timeout=0)
         try:
             lock.acquire()
         except filelock.Timeout:
-            raise RunDirectoryError(
-                f"{self.path} is in use by another job; wait for it or choose another --run-dir"
-            ) from None
+            raise RunDirectoryError(_in_use(self)) from None
         try:
-            yield
+            with _touched(self) if storage.uri_of(self.path) else nullcontext():
+                yield
         finally:
             lock.release()
 
@@ -159,7 +198,7 @@ class RunDirectory:
         """Make a stage unfinished: drop its manifest, keep its parts; returns its folder."""
         stage_dir = self.stage_dir(directory)
         stage_dir.mkdir(parents=True, exist_ok=True)
-        (stage_dir / MANIFEST).unlink(missing_ok=True)
+        storage.remove(stage_dir / MANIFEST)
         return stage_dir
 
     def commit(self, directory: str, manifest: Mapping[str, Any]) -> Artifact:
@@ -177,24 +216,74 @@ class RunDirectory:
         return artifact
 
 
+def _in_use(run: RunDirectory) -> str:
+    return f"{run} is in use by another job; wait for it or choose another --run-dir"
+
+
+@contextmanager
+def _touched(run: RunDirectory) -> Iterator[None]:
+    """Own the lock object of a run in object storage, and keep it young."""
+    path = run.path / LOCK
+    me = {"host": socket.gethostname(), "pid": os.getpid(), "token": secrets.token_hex(8)}
+    _wait_for_the_dead(run, path)
+    write_json(path, me)
+    if storage.exists(path) and read_json(path) != me:  # two came at the same moment
+        raise RunDirectoryError(_in_use(run))
+    done = threading.Event()
+
+    def beat() -> None:
+        while not done.wait(LOCK_BEAT_S):
+            with suppress(StorageError):  # the next one may get through; so may a real write
+                write_json(path, me)
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+        with suppress(StorageError):
+            storage.remove(path)
+
+
+def _wait_for_the_dead(run: RunDirectory, path: Path) -> None:
+    """Return when nobody owns the lock object; RunDirectoryError when somebody touches it."""
+    seen = storage.modified_ns(path)
+    if seen is None:
+        return
+    owner = read_json(path)
+    if owner["host"] == socket.gethostname():
+        return  # a job of this machine would hold the lock of the mirror: it is dead
+    say(f"job {owner['pid']} on {owner['host']} may be at work in {run}: waiting a minute to see")
+    deadline = time.monotonic() + LOCK_DEAD_S
+    while time.monotonic() < deadline:
+        time.sleep(5)
+        now = storage.modified_ns(path)
+        if now is None:
+            return
+        if now != seen:
+            raise RunDirectoryError(_in_use(run))
+
+
 def _sweep(artifact: Artifact) -> None:
     kept = {MANIFEST}
     for group in artifact.manifest["parts"]:
         for part in artifact.parts(group):
             kept |= {part.path, record_path(Path(part.path)).as_posix()}
-    for child in sorted(artifact.directory.rglob("*"), reverse=True):
-        name = child.relative_to(artifact.directory).as_posix()
-        if name in kept or name.split("/")[0] == STORE:
-            continue
-        if child.is_dir() and not child.is_symlink():
+    for path in storage.files_in(artifact.directory):
+        name = path.relative_to(artifact.directory).as_posix()
+        if name not in kept and name.split("/")[0] != STORE:
+            storage.remove(path)
+    for folder in sorted(artifact.directory.rglob("*"), reverse=True):
+        if folder.is_dir() and not folder.is_symlink():
             with suppress(OSError):  # not empty: it holds files that are kept
-                child.rmdir()
-        else:
-            child.unlink()
+                folder.rmdir()
 
 
 def discard(stage_dir: Path) -> None:
     """Remove an unfinished stage that failed before anything in it was paid for."""
+    storage.remove_tree(stage_dir)
     shutil.rmtree(stage_dir, ignore_errors=True)
 
 
@@ -207,7 +296,11 @@ def record_path(data_path: Path) -> Path:
 
 
 def finish_part(
-    root: Path, data_path: Path, rows: int, usage: Mapping[str, float] | None = None
+    root: Path,
+    data_path: Path,
+    rows: int,
+    usage: Mapping[str, float] | None = None,
+    left_out: Sequence[int] = (),
 ) -> Part:
     """Declare a data file finished by writing its record; returns the part."""
     part = Part(
@@ -215,6 +308,7 @@ def finish_part(
         rows=rows,
         sha256=file_sha256(data_path),
         usage=dict(usage or {}),
+        left_out=list(left_out),
     )
     write_json(record_path(data_path), asdict(part))
     return part
@@ -223,7 +317,11 @@ def finish_part(
 def finished_part(data_path: Path) -> Part | None:
     """The part, if this file has been finished."""
     record = record_path(data_path)
-    return Part(**read_json(record)) if record.is_file() and data_path.is_file() else None
+    if not storage.exists(record):
+        return None
+    # in object storage the record is sent after the file, and they are deleted together
+    is_there = storage.uri_of(data_path) is not None or data_path.is_file()
+    return Part(**read_json(record)) if is_there else None
 
 
 def total_usage(parts: Sequence[Part]) -> dict[str, float]:
@@ -243,7 +341,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path` that takes its place when the block succeeds.
 
     The name keeps the suffix, since some writers choose the format by it. After a crash at any
-    moment `path` is either absent, or the old file, or the complete new one.
+    moment `path` is either absent, or the old file, or the complete new one. Then it is published.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}-{secrets.token_hex(4)}{path.suffix}")
@@ -254,6 +352,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+    storage.publish(path)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -271,16 +370,64 @@ def save_array(path: Path, array: NDArray[Any]) -> None:
 
 def read_json(path: Path) -> Any:
     """The value in a JSON file."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    return json.loads(storage.fetch(path).read_text(encoding="utf-8"))
+
+
+def load_array(path: Path, mmap_mode: Literal["r", "c"] | None = None) -> NDArray[Any]:
+    """The array of an .npy file, or a map of it."""
+    array: NDArray[Any] = np.load(storage.fetch(path), mmap_mode=mmap_mode, allow_pickle=False)
+    return array
+
+
+def read_table(path: Path, **settings: Any) -> pa.Table:
+    """A parquet file; `settings` are those of pyarrow.parquet.read_table, such as columns."""
+    return pq.read_table(storage.fetch(path), **settings)
+
+
+def map_table(path: Path, columns: list[str] | None = None) -> pa.Table:
+    """A map of an uncompressed Arrow file."""
+    return pyarrow.feather.read_table(storage.fetch(path), columns=columns, memory_map=True)
 
 
 def file_sha256(path: Path) -> str:
     """Hex digest of a file's content."""
     value = hashlib.sha256()
-    with open(path, "rb") as file:
+    with open(storage.fetch(path), "rb") as file:
         while block := file.read(2**20):
             value.update(block)
     return value.hexdigest()
+
+
+def shown(path: Path) -> str:
+    """A path as people see it: the address where it is the mirror of one."""
+    return storage.uri_of(path) or str(path)
+
+
+_DISK_PROBLEMS = {
+    errno.ENOSPC: "no space is left",
+    errno.EDQUOT: "the quota is used up",
+    errno.EROFS: "it can only be read",
+    errno.EIO: "the disk fails",
+    errno.EACCES: "access is denied",
+    errno.EPERM: "access is denied",
+}
+
+
+@contextmanager
+def disk_problems_told(place: Path) -> Iterator[None]:
+    """Turn what a disk refuses into StorageError; `place` is named when the error names no file."""
+    try:
+        yield
+    except OSError as error:
+        number = error.errno or next(  # pyarrow keeps it in its text only
+            (n for n in _DISK_PROBLEMS if f"[errno {n}]" in str(error)), 0
+        )
+        if number not in _DISK_PROBLEMS:
+            raise
+        raise StorageError(
+            f"cannot write {error.filename or shown(place)}: {_DISK_PROBLEMS[number]}; what was "
+            "finished is kept: make room, and the same command goes on from there"
+        ) from None
 
 
 def digest(*values: Any) -> str:

@@ -10,15 +10,17 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from engine import storage
 from engine.config import Config
 from engine.errors import RunDirectoryError
 from engine.progress import say
-from engine.run_directory import Artifact, RunDirectory, digest
+from engine.run_directory import Artifact, RunDirectory, digest, disk_problems_told
 from engine.stage import Stage, StageContext, StageResult, settings_of
 
-__all__ = ["Plan", "do_stage", "plan_stages", "refuse_other_settings"]
+__all__ = ["Plan", "do_stage", "paths_to_see", "plan_stages", "refuse_other_settings"]
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ def refuse_other_settings(plans: Sequence[Plan], directory: RunDirectory, overwr
     changes += [f"another {name}" for name in _other_inputs(artifact, first)]
     what = "; ".join(changes[:3]) or "the engine's code for it has changed"
     raise RunDirectoryError(
-        f"stage {first.stage.name} in {directory.path} was made with other settings ({what}): "
+        f"stage {first.stage.name} in {directory} was made with other settings ({what}): "
         f"add --overwrite to redo {', '.join(plan.stage.name for plan in stale)}, "
         "or choose another --run-dir"
     )
@@ -88,6 +90,23 @@ def _differences(old: Any, new: Any, name: str = "") -> Iterator[str]:
             yield from _differences(old.get(key), new.get(key), inner)
     elif old != new:
         yield f"{name}: {old} then, {new} now"
+
+
+def paths_to_see(config: Config, directory: RunDirectory) -> list[Path]:
+    """Local paths of a job that every node of its cluster must see."""
+    if storage.uri_of(directory.path) is None:
+        directory.path.mkdir(parents=True, exist_ok=True)
+        found = [directory.path]
+    else:
+        found = []
+    corpora = [side for side in (config.corpus, config.target, config.owned) if side is not None]
+    models = [config.embedding.model, config.teacher.model]
+    named = [
+        *(p for c in corpora for p in ((c.path,) if isinstance(c.path, str) else c.path)),
+        *(model.path for model in models),
+    ]
+    local = [Path(p).expanduser().absolute() for p in named if p and not storage.is_remote(p)]
+    return found + [path for path in local if path.exists()]
 
 
 def do_stage(
@@ -111,7 +130,8 @@ def do_stage(
             inputs[other.name] = artifact
     started = time.perf_counter()
     context = StageContext(config, directory.reopen(stage.directory), inputs)
-    result = stage.run(context)
+    with disk_problems_told(context.directory):
+        result = stage.run(context)
     seconds = time.perf_counter() - started
     directory.commit(stage.directory, _manifest(plan, config, result, seconds))
     say(f"{stage.name}: {_summary(result)} in {seconds:.1f} s")

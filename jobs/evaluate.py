@@ -23,17 +23,19 @@ def evaluate(arguments: Arguments) -> dict[str, Any]:
     from engine.arms import evaluate
     from engine.errors import SettingsError
     from engine.progress import say
+    from engine.run_directory import shown
+    from engine.storage import fetch
 
     if arguments.until is not None:
         raise SettingsError("--until is a flag of jobs/select.py: evaluate does all its stages")
     directory = evaluate(arguments.config, run_dir=arguments.run_dir, overwrite=arguments.overwrite)
     artifact = directory.artifact("5-results")
     assert artifact is not None
-    say("\n" + artifact.path("markdown").read_text(encoding="utf-8"))
+    say("\n" + fetch(artifact.path("markdown")).read_text(encoding="utf-8"))
     return {
-        "evaluation": str(directory.path),
-        "results": str(artifact.path("results")),
-        "table": str(artifact.path("markdown")),
+        "evaluation": str(directory),
+        "results": shown(artifact.path("results")),
+        "table": shown(artifact.path("markdown")),
         **artifact.counts,
     }
 

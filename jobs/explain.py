@@ -27,10 +27,10 @@ def explain(arguments: RunArguments) -> dict[str, Any]:
 
     if arguments.overrides:
         raise SettingsError(f"--{next(iter(arguments.overrides))}: explain takes no settings")
-    run = RunDirectory(arguments.run_dir)
+    run = RunDirectory.at(arguments.run_dir)
     corpus, selection = run.artifact("1-corpus"), run.artifact("7-selection")
     if corpus is None or selection is None:
-        raise RunDirectoryError(f"{run.path} has no finished selection: run jobs/select.py first")
+        raise RunDirectoryError(f"{run} has no finished selection: run jobs/select.py first")
     told = explain(corpus, selection, arguments.values["id"])
     say("\n  ".join(told["why"]))
     return told

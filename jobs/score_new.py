@@ -40,7 +40,7 @@ def score_new(arguments: RunArguments) -> dict[str, Any]:
     )
     if told["refit"]:
         say(f"the network should be fitted again: {'; '.join(told['reasons'])}")
-    return {"run_dir": str(directory.path), **told}
+    return {"run_dir": str(directory), **told}
 
 
 if __name__ == "__main__":

@@ -32,10 +32,10 @@ def select(arguments: Arguments) -> dict[str, Any]:
     )
     report = directory.artifact("8-report")
     if report is None or arguments.until is not None:
-        return {"run_dir": str(directory.path)}
+        return {"run_dir": str(directory)}
     headline = report.counts
     say(f"\n{headline['verdict']}\nsubset: {headline['subset']}\nreport: {headline['report']}")
-    return {"run_dir": str(directory.path), **headline}
+    return {"run_dir": str(directory), **headline}
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from engine.corpus.tables import EXCERPT_CHARACTERS, REJECTED
-from engine.run_directory import atomic_path
+from engine.run_directory import atomic_path, read_table
 
 __all__ = ["find_duplicates", "rows_at"]
 
@@ -32,7 +32,7 @@ def find_duplicates(
     without being rejected. Memory: 8 bytes a row for the hashes, and the ids of the rows whose hash
     occurs twice, or that are known.
     """
-    hashes = [pq.read_table(file, columns=["id_hash"])["id_hash"].to_numpy() for file in files]
+    hashes = [read_table(file, columns=["id_hash"])["id_hash"].to_numpy() for file in files]
     starts = np.cumsum([0, *(len(h) for h in hashes)])
     first_of = _known_rows(files, known)
     positions_of = {file: _positions(file, first_of) for file in files} if first_of else {}
@@ -61,10 +61,10 @@ def _known_rows(files: Sequence[Path], known: Sequence[Path]) -> dict[str, dict[
     """The known rows whose ids occur in the files, by id."""
     if not known:
         return {}
-    ids = pa.concat_tables([pq.read_table(file, columns=["id"]) for file in files])["id"]
+    ids = pa.concat_tables([read_table(file, columns=["id"]) for file in files])["id"]
     found: dict[str, dict[str, Any]] = {}
     for path in known:
-        table = pq.read_table(path, columns=["id", "key", "file", "line"])
+        table = read_table(path, columns=["id", "key", "file", "line"])
         for row in table.filter(pc.is_in(table["id"], ids)).to_pylist():
             found[row["id"]] = {**row, "known": True}
     return found
@@ -72,7 +72,7 @@ def _known_rows(files: Sequence[Path], known: Sequence[Path]) -> dict[str, dict[
 
 def _positions(file: Path, ids: Iterable[str]) -> NDArray[np.int64]:
     """Positions, ascending, of the rows of a file with one of these ids."""
-    column = pq.read_table(file, columns=["id"])["id"]
+    column = read_table(file, columns=["id"])["id"]
     wanted = pa.array(list(ids), type=pa.string())
     return np.flatnonzero(pc.is_in(column, wanted).to_numpy())
 
@@ -89,7 +89,7 @@ def _repeated(hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
 
 def rows_at(file: Path, positions: NDArray[np.int64]) -> list[dict[str, Any]]:
     """Some rows of a parsed file."""
-    rows: list[dict[str, Any]] = pq.read_table(file).take(positions).to_pylist()
+    rows: list[dict[str, Any]] = read_table(file).take(positions).to_pylist()
     return rows
 
 

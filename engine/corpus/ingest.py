@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from engine import storage
 from engine.actors import Partition, run_partitions, run_task
 from engine.config import Config, CorpusConfig, Execution
 from engine.corpus.duplicates import find_duplicates, rows_at
@@ -26,7 +27,14 @@ from engine.corpus.parse_worker import ParseWorker
 from engine.corpus.slices import SourceSlice, line_offsets, list_slices
 from engine.corpus.tables import Side, read_rejected
 from engine.errors import InputError
-from engine.run_directory import atomic_path, digest, file_sha256, finish_part, total_usage
+from engine.run_directory import (
+    atomic_path,
+    digest,
+    file_sha256,
+    finish_part,
+    read_table,
+    total_usage,
+)
 from engine.stage import StageContext, StageResult
 
 __all__ = ["identity", "run"]
@@ -49,13 +57,15 @@ def _files_identity(config: CorpusConfig, slices: Sequence[SourceSlice]) -> dict
     return {
         _label(path): dataset_identity(path, config.name, config.split)
         if format == "huggingface"
-        else file_sha256(Path(path))
+        else (storage.sha256(path) if storage.is_remote(path) else file_sha256(Path(path)))
         for path, format in paths.items()
     }
 
 
 def _label(path: str) -> str:
     """The path as people and fingerprints see it: the same in a checkout and in its upload."""
+    if storage.is_remote(path):
+        return path
     here = Path.cwd()
     return str(Path(path).relative_to(here)) if Path(path).is_relative_to(here) else path
 
@@ -97,7 +107,7 @@ def run(context: StageContext) -> StageResult:
             f"{side.name}_nul_removed": int(side.usage["nul_removed"]),
         }
         if known is not None:
-            repeated = pq.read_metadata(side.duplicates).num_rows
+            repeated = pq.read_metadata(storage.fetch(side.duplicates)).num_rows
             result.counts[f"{side.name}_known"] = num_dropped - repeated
     return result
 
@@ -181,7 +191,7 @@ def _no_rows(side: Side) -> str:
 
 def _write_quarantine(side: Side, path: Path) -> int:
     tables = [read_rejected(f, o) for f, o in zip(side.files, side.offsets, strict=True)]
-    table = pa.concat_tables([*tables, pq.read_table(side.duplicates)])
+    table = pa.concat_tables([*tables, read_table(side.duplicates)])
     table = table.set_column(0, "side", pa.array([side.name] * len(table), type=pa.string()))
     with atomic_path(path) as temporary:
         pq.write_table(table, temporary)

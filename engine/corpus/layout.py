@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from engine.actors import Partition, PartitionWorker, run_partitions
 from engine.config import Execution
 from engine.corpus.tables import ROWS, Side
-from engine.run_directory import Part, atomic_path, digest
+from engine.run_directory import Part, atomic_path, digest, read_table
 
 __all__ = ["lay_out"]
 
@@ -83,7 +83,7 @@ class LayOutWorker(PartitionWorker):
 
 
 def _surviving(file: str, offset: int, dropped: list[int], start: int, stop: int) -> pa.Table:
-    table = pq.read_table(file, columns=ROWS.names)
+    table = read_table(Path(file), columns=ROWS.names)
     if dropped:
         mask = np.ones(len(table), dtype=bool)
         mask[dropped] = False

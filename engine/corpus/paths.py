@@ -2,7 +2,8 @@
 
 A file that is named must be there and hold rows. A directory is searched, all the way down, for
 the endings in ENDINGS (`.gz` behind those of text); names that start with a dot or an underscore
-(_SUCCESS, .cache) and the metadata files of Hugging Face are passed over.
+(_SUCCESS, .cache) and the metadata files of Hugging Face are passed over. Addresses such as
+s3://bucket/rows/*.parquet mean the same in object storage.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 
 from engine.config import CorpusConfig
 from engine.errors import InputError
+from engine.storage import find, is_remote
 
 __all__ = ["ENDINGS", "HUB_PREFIX", "DataFile", "find_files"]
 
@@ -56,14 +58,16 @@ def find_files(config: CorpusConfig) -> list[DataFile]:
     found: dict[str, DataFile] = {}
     for pattern in patterns:
         for file in _resolve(pattern, config.format):
-            is_hub = file.path.startswith(HUB_PREFIX)
-            found.setdefault(file.path if is_hub else str(Path(file.path).resolve()), file)
+            is_name = file.path.startswith(HUB_PREFIX) or is_remote(file.path)
+            found.setdefault(file.path if is_name else str(Path(file.path).resolve()), file)
     if not found:
         raise InputError("the corpus path is an empty list: name at least one file")
     return list(found.values())
 
 
 def _resolve(pattern: str, format: str) -> list[DataFile]:
+    if is_remote(pattern):
+        return _in_bucket(pattern, format)
     path = str(Path(pattern).expanduser())
     if Path(path).exists():
         return _existing(path, format)
@@ -71,11 +75,6 @@ def _resolve(pattern: str, format: str) -> list[DataFile]:
         return [DataFile(pattern, "huggingface", named=True)]
     if format == "huggingface":
         return [DataFile(HUB_PREFIX + pattern, "huggingface", named=True)]
-    if "://" in pattern:
-        raise InputError(
-            f"cannot read {pattern}: expected files that every node can open; "
-            "mount the bucket or copy the files"
-        )
     # Path.glob takes no absolute pattern.
     hits = [hit for hit in sorted(glob.glob(path, recursive=True)) if not _is_hidden(hit)]  # noqa: PTH207
     if not hits:
@@ -84,6 +83,47 @@ def _resolve(pattern: str, format: str) -> list[DataFile]:
     if path.endswith("**"):  # its hits are all files and directories below: search once
         hits = [hit for hit in hits if Path(hit).is_file() and _format_of(hit)]
     return [file for hit in hits for file in _existing(hit, format, named=False)]
+
+
+def _in_bucket(pattern: str, format: str) -> list[DataFile]:
+    """Files in object storage; an address that ends in none of our endings is a directory."""
+    files = find(pattern)
+    if [file.uri for file in files] == [pattern]:
+        known = _format_of(pattern) if format == "auto" else format
+        if known is None or known == "huggingface":
+            raise InputError(_no_format(pattern))
+        return [DataFile(pattern, known, named=True)]
+    names = [file.uri for file in files if not _is_passed_over(file.uri, pattern)]
+    found = [
+        DataFile(name, known, named=False)
+        for name in names
+        if (known := _format_of(name)) and format in ("auto", known)
+    ]
+    if not found:
+        raise InputError(f"No such file: {pattern}" if not files else _no_data(pattern, format, 1))
+    return found
+
+
+def _is_passed_over(uri: str, pattern: str) -> bool:
+    below = uri.removeprefix(pattern.rstrip("/"))
+    return any(_is_hidden(name) for name in below.split("/") if name) or (
+        Path(uri).name in _METADATA
+    )
+
+
+def _no_format(path: str) -> str:
+    return (
+        f"cannot tell the format of {path} from its name: expected an ending of "
+        f"{', '.join(ENDINGS)}, or set format:"
+    )
+
+
+def _no_data(directory: str, format: str, held: int) -> str:
+    wanted = ", ".join(end for end, name in ENDINGS.items() if format in ("auto", name))
+    return (
+        f"no data file in directory {directory}: expected {wanted or 'a saved dataset'}, "
+        f"found {held or 'no'} other file{'s' * (held != 1)}"
+    )
 
 
 def _existing(path: str, format: str, named: bool = True) -> list[DataFile]:
@@ -95,10 +135,7 @@ def _existing(path: str, format: str, named: bool = True) -> list[DataFile]:
         raise InputError(f"{path} is not a regular file: copy its content into one")
     known = _format_of(path) if format == "auto" else format
     if known is None:
-        raise InputError(
-            f"cannot tell the format of {path} from its name: expected an ending of "
-            f"{', '.join(ENDINGS)}, or set format:"
-        )
+        raise InputError(_no_format(path))
     if known == "huggingface":
         raise InputError(f"{path} is a file, not a Hugging Face dataset: leave out format:")
     return [DataFile(path, known, named)]
@@ -112,12 +149,7 @@ def _search(directory: str, format: str) -> list[DataFile]:
     ]
     if files:
         return files
-    wanted = ", ".join(end for end, name in ENDINGS.items() if format in ("auto", name))
-    held = sum(1 for _ in _walk(directory))
-    raise InputError(
-        f"no data file in directory {directory}: expected {wanted or 'a saved dataset'}, "
-        f"found {held or 'no'} other file{'s' * (held != 1)}"
-    )
+    raise InputError(_no_data(directory, format, sum(1 for _ in _walk(directory))))
 
 
 def _walk(directory: str) -> Iterator[str]:

@@ -22,7 +22,7 @@ from engine.corpus.hub_datasets import load_dataset
 from engine.corpus.json_arrays import iterate_array
 from engine.corpus.problems import kind_of
 from engine.corpus.slices import SourceSlice, line_offsets, list_slices
-from engine.corpus.text_files import BOM, is_escaped, open_bytes, open_text
+from engine.corpus.text_files import BOM, is_escaped, open_bytes, open_file, open_text
 from engine.errors import InputError
 
 __all__ = [
@@ -188,7 +188,7 @@ def _csv_row(header: list[str], fields: list[str]) -> _Row:
 def _read_parquet(part: SourceSlice, config: CorpusConfig) -> Iterator[_Row]:
     groups = range(part.start, part.stop or 0)
     try:
-        with pq.ParquetFile(part.path) as file:
+        with open_file(part.path) as raw, pq.ParquetFile(raw) as file:
             # One thread: the workers are the parallelism.
             for batch in file.iter_batches(_ROWS_PER_BATCH, row_groups=groups, use_threads=False):
                 yield from _read_batch(batch)

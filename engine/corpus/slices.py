@@ -24,10 +24,13 @@ from engine.corpus.text_files import (
     is_escaped,
     is_gzip,
     looks_like,
+    open_file,
     open_text,
+    size_of,
     text_layout,
 )
 from engine.errors import InputError
+from engine.storage import is_remote
 
 __all__ = ["SourceSlice", "line_offsets", "list_slices"]
 
@@ -40,7 +43,7 @@ class SourceSlice:
 
     Attributes:
         format: parquet, jsonl, json (an array), csv or huggingface.
-        path: absolute, or hf:NAME.
+        path: absolute, an address in object storage, or hf:NAME.
         start, stop: bytes of jsonl (both at the start of a line), row groups of parquet, rows of
             huggingface; 0 and None where the whole file is one slice (json, csv, gz).
         rows_before: rows of the file before this slice; 0 for jsonl, where only reading tells:
@@ -98,7 +101,7 @@ def _slices_of(file: DataFile, config: CorpusConfig, slice_bytes: int) -> list[S
 def _list_parquet(path: str, config: CorpusConfig, slice_bytes: int) -> list[SourceSlice]:
     _check_magic(path)
     try:
-        with pq.ParquetFile(path) as file:
+        with open_file(path) as raw, pq.ParquetFile(raw) as file:
             metadata, columns = file.metadata, file.schema_arrow.names
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"truncated or corrupt parquet: {path} ({_sentence(error)})") from None
@@ -116,9 +119,9 @@ def _list_parquet(path: str, config: CorpusConfig, slice_bytes: int) -> list[Sou
 
 
 def _check_magic(path: str) -> None:
-    if not Path(path).stat().st_size:
+    if not size_of(path):
         raise InputError(f"not a parquet file: {path} (0 bytes)")
-    with open(path, "rb") as file:
+    with open_file(path) as file:
         opening = file.read(64)
     if opening.startswith(b"PAR1"):
         return
@@ -140,21 +143,21 @@ def _list_json(path: str, config: CorpusConfig, slice_bytes: int) -> list[Source
     if layout == "json" or is_gzip(path):
         return [_slice(layout, path)]
     cuts = _line_cuts(path, slice_bytes)
-    ends = [*cuts[1:], Path(path).stat().st_size]
+    ends = [*cuts[1:], size_of(path)]
     return [_slice("jsonl", path, start, stop) for start, stop in zip(cuts, ends, strict=True)]
 
 
 def _check_last_bracket(path: str) -> None:
-    with open(path, "rb") as file:
-        file.seek(max(0, Path(path).stat().st_size - 4096))
+    with open_file(path) as file:
+        file.seek(max(0, size_of(path) - 4096))
         if not file.read().rstrip().endswith(b"]"):
             raise InputError(f"truncated JSON array: {path} does not end with ]")
 
 
 def _line_cuts(path: str, slice_bytes: int) -> list[int]:
     """Starts of slices: 0, and the first line start at or after every multiple of slice_bytes."""
-    size, cuts = Path(path).stat().st_size, [0]
-    with open(path, "rb") as file:
+    size, cuts = size_of(path), [0]
+    with open_file(path) as file:
         for mark in range(slice_bytes, size, slice_bytes):
             if mark <= cuts[-1]:
                 continue
@@ -222,7 +225,8 @@ def _slice(
 
 def _place(path: str) -> str:
     # Workers have their own working directory.
-    return path if path.startswith(HUB_PREFIX) else str(Path(path).absolute())
+    is_name = path.startswith(HUB_PREFIX) or is_remote(path)
+    return path if is_name else str(Path(path).absolute())
 
 
 def _sentence(error: Any) -> str:

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from engine.config import CorpusConfig
-from engine.run_directory import Part, total_usage
+from engine.run_directory import Part, read_table, total_usage
 
 __all__ = [
     "EXCERPT_CHARACTERS",
@@ -85,6 +84,6 @@ def rejections_path(parsed: Path) -> Path:
 
 def read_rejected(file: Path, offset: int) -> pa.Table:
     """The rejections of a parsed file, its lines counted in the source file."""
-    table = pq.read_table(rejections_path(file), schema=REJECTED)
+    table = read_table(rejections_path(file), schema=REJECTED)
     lines = pa.array(table["line"].to_numpy(zero_copy_only=False) + offset, type=pa.int64())
     return table.set_column(2, "line", lines)

@@ -8,9 +8,11 @@ import json
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import BinaryIO, cast
 
 from engine.errors import InputError
+from engine.storage import is_remote, open_input, remote_size
 
 __all__ = [
     "BOM",
@@ -19,7 +21,9 @@ __all__ = [
     "is_gzip",
     "looks_like",
     "open_bytes",
+    "open_file",
     "open_text",
+    "size_of",
     "text_layout",
 ]
 
@@ -41,6 +45,18 @@ _JSON_SIGNATURES = (
 )
 
 
+def open_file(path: str) -> BinaryIO:
+    """A file's own bytes, wherever it lies; seekable."""
+    if is_remote(path):
+        return open_input(path)
+    return open(path, "rb")
+
+
+def size_of(path: str) -> int:
+    """Bytes of a file, wherever it lies."""
+    return remote_size(path) if is_remote(path) else Path(path).stat().st_size
+
+
 def is_gzip(path: str) -> bool:
     """Whether a file is read through gzip: its name says so."""
     return path.lower().endswith(".gz")
@@ -50,11 +66,11 @@ def is_gzip(path: str) -> bool:
 def open_bytes(path: str) -> Iterator[BinaryIO]:
     """A file's bytes, unzipped when its name ends in .gz. Raises InputError for a broken gzip."""
     if not is_gzip(path):
-        with open(path, "rb") as plain:
+        with open_file(path) as plain:
             yield plain
         return
     try:
-        with gzip.open(path, "rb") as zipped:
+        with open_file(path) as packed, gzip.open(packed, "rb") as zipped:
             yield cast(BinaryIO, zipped)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise InputError(f"truncated or corrupt gzip: {path} ({error})") from None

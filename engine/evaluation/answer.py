@@ -34,6 +34,7 @@ from engine.run_directory import (
     atomic_path,
     digest,
     finish_part,
+    load_array,
     read_json,
     save_array,
     total_usage,
@@ -232,7 +233,7 @@ class AnswerWorker(PartitionWorker):
         if subset is None:
             return [[] for _ in numbers]
         rows = subset_rows(self._inputs, subset)
-        queries = np.load(self._root / QUERIES, allow_pickle=False)[numbers]
+        queries = load_array(self._root / QUERIES)[numbers]
         vectors = VectorParts(self._inputs["embed"], "candidates")
         nearest = nearest_rows(queries, vectors, rows, self._settings.num_examples)
         wanted, place = np.unique(nearest, return_inverse=True)

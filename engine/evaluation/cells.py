@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from engine.kernels.arrays import IndexArray
-from engine.run_directory import Artifact
+from engine.run_directory import Artifact, read_table
 
 __all__ = ["Cell", "Method", "subset_rows"]
 
@@ -43,5 +42,5 @@ def subset_rows(inputs: Mapping[str, Artifact], subset: str | None) -> IndexArra
     if subset is None:
         return np.empty(0, np.int64)
     path = inputs[subset].path("ranking")
-    rows: IndexArray = pq.read_table(path, columns=["row"])["row"].to_numpy()
+    rows: IndexArray = read_table(path, columns=["row"])["row"].to_numpy()
     return np.sort(rows)

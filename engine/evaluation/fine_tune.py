@@ -24,7 +24,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from engine.actors import run_task
+from engine import storage
+from engine.actors import cpu_resources, run_task, storage_of, training_failures_told
 from engine.artifact_rows import TableParts
 from engine.config import Config, EvaluationConfig, ModelConfig
 from engine.errors import EngineError, InputError
@@ -40,6 +41,7 @@ from engine.run_directory import (
     digest,
     finish_part,
     finished_part,
+    read_json,
     total_usage,
     write_json,
 )
@@ -206,7 +208,7 @@ def _train_adapter(
     path = root / job.path
     with atomic_path(path) as temporary:
         save_adapter(temporary, model.matrices, model.shape)
-    checkpoint.unlink(missing_ok=True)
+    storage.remove(checkpoint)
     usage = {
         "tokens": float(sum(row.size for row in rows.values()) * qlora.epochs),
         "rows": float(len(rows)),
@@ -233,9 +235,9 @@ def _save(path: Path, model: LoraModel, optimizer: torch.optim.Adam, step: int) 
 
 def _restore(path: Path, model: LoraModel, optimizer: torch.optim.Adam) -> int:
     """Put a checkpoint back, if there is one; returns the steps that it holds."""
-    if not path.is_file():
+    if not storage.exists(path):
         return 0
-    with safe_open(path, "pt") as file, torch.no_grad():
+    with safe_open(storage.fetch(path), "pt") as file, torch.no_grad():
         step = int(file.metadata()[_STEP])
         for name, matrix in model.matrices.items():
             matrix.copy_(file.get_tensor(f"{name}.weight"))
@@ -265,8 +267,7 @@ def fine_tune_on_ray(
     execution = settings.qlora.execution
     num_workers = min(execution.max_actors or 1, len(jobs))
     resources: dict[str, float] = {"CPU": _CPUS_PER_WORKER}
-    if execution.num_gpus:
-        resources["GPU"] = execution.num_gpus
+    resources |= {"GPU": execution.num_gpus} if execution.num_gpus else cpu_resources()
     trainer = ray.train.torch.TorchTrainer(
         _train_loop,
         train_loop_config={
@@ -282,17 +283,18 @@ def fine_tune_on_ray(
         ),
         run_config=ray.train.RunConfig(
             name=name,
-            storage_path=str(root / "ray-train"),
+            **storage_of(root / "ray-train"),
             failure_config=ray.train.FailureConfig(max_failures=MAX_FAILURES),
             logging_config=ray.train.LoggingConfig(log_level="ERROR"),
         ),
     )
-    trainer.fit()
-    failures = sorted(root.glob("failed-*.txt"))
+    with training_failures_told("a training"):
+        trainer.fit()
+    failures = [path for path in storage.files_in(root) if path.match("failed-*.json")]
     if failures:
-        sentence = failures[0].read_text(encoding="utf-8")
+        sentence = read_json(failures[0])
         for path in failures:
-            path.unlink()
+            storage.remove(path)
         raise EngineError(sentence)
 
 
@@ -317,4 +319,4 @@ def _train_loop(config: dict[str, Any]) -> None:
         train_adapters(jobs, settings, inputs, root)
     except EngineError as error:
         # raised, it would only be tried three times more
-        (root / f"failed-{rank}.txt").write_text(str(error), encoding="utf-8")
+        write_json(root / f"failed-{rank}.json", str(error))

@@ -27,6 +27,7 @@ from engine.run_directory import (
     digest,
     finish_part,
     read_json,
+    read_table,
     total_usage,
     write_json,
 )
@@ -124,7 +125,7 @@ class GradeWorker(PartitionWorker):
         self._judge: LanguageModel | None = None
 
     def write(self, payload: Mapping[str, Any], path: Path) -> tuple[int, dict[str, float]]:
-        table = pa.concat_tables([pq.read_table(name) for name in payload["answers"]])
+        table = pa.concat_tables([read_table(Path(name)) for name in payload["answers"]])
         rows = TableParts(self._test, "candidates")
         examples = rows.examples(np.arange(len(rows)))
         assert [example.id for example in examples] == table["id"].to_pylist()

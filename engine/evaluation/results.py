@@ -12,7 +12,14 @@ import pyarrow.parquet as pq
 from engine.actors import run_task
 from engine.evaluation import compare
 from engine.evaluation.cells import Cell
-from engine.run_directory import Artifact, atomic_path, finish_part, read_json, write_json
+from engine.run_directory import (
+    Artifact,
+    atomic_path,
+    finish_part,
+    read_json,
+    read_table,
+    write_json,
+)
 from engine.stage import StageContext, StageResult
 
 __all__ = ["run"]
@@ -53,7 +60,7 @@ def _join(inputs: Mapping[str, Artifact], cells: Sequence[Cell], path: Path) -> 
     files = read_json(graded.path("cells"))
     tables = []
     for cell in cells:
-        table = pq.read_table(graded.directory / files[cell.name])
+        table = read_table(graded.directory / files[cell.name])
         for name, value in (("seed", cell.seed), ("method", cell.method), ("arm", cell.arm)):
             table = table.add_column(0, name, pa.array([value] * len(table)))
         tables.append(table)
@@ -70,7 +77,7 @@ def _compare(
     order: Sequence[str],
     root: Path,
 ) -> dict[str, Any]:
-    table = pq.read_table(root / "answers.parquet")
+    table = read_table(root / "answers.parquet")
     arms = dict.fromkeys(cell.arm for cell in cells)
     pairs = {arm: arm.removeprefix("NN+") for arm in arms if arm.removeprefix("NN+") in arms}
     pairs = {arm: teacher for arm, teacher in pairs.items() if arm != teacher}

@@ -21,6 +21,7 @@ import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
 
+from engine import storage
 from engine.actors import PartitionWorker
 from engine.artifact_rows import VectorParts, target_side
 from engine.influence.pools import Pools, PoolSearch
@@ -31,7 +32,7 @@ from engine.kernels.pairwise import pairwise_block
 from engine.kernels.top import RunningTop, Top
 from engine.kernels.units import Units, norm_bound
 from engine.network.influence_network import InfluenceNetwork
-from engine.run_directory import Artifact, atomic_path, save_array
+from engine.run_directory import Artifact, atomic_path, load_array, save_array
 
 __all__ = [
     "UNIT_ROWS",
@@ -68,7 +69,7 @@ class UnitFiles:
 
 def _mapped(path: Path) -> NDArray[np.int32]:
     # copy on write, since compiled code takes read-only arrays for another type
-    tiles: NDArray[np.int32] = np.load(path, mmap_mode="c", allow_pickle=False)
+    tiles: NDArray[np.int32] = load_array(path, mmap_mode="c")
     return tiles
 
 
@@ -247,7 +248,7 @@ def save_pools(pools: Pools, path: Path) -> None:
 
 def load_pools(path: Path) -> Pools:
     """What `save_pools` wrote."""
-    tensors = safetensors.numpy.load_file(path)
+    tensors = safetensors.numpy.load_file(storage.fetch(path))
     return Pools(
         probes=tensors["probes"],
         centroids=tensors["centroids"],

@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.feather
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from engine.actors import Partition, PartitionWorker, node_cpus, run_partitions, run_task
@@ -43,6 +42,7 @@ from engine.run_directory import (
     atomic_path,
     digest,
     finish_part,
+    read_table,
     save_array,
     total_usage,
 )
@@ -152,7 +152,7 @@ def _write_teacher(
 ) -> dict[str, float]:
     """The labels of all pairs, which are sorted by candidate, then target, as the matrix."""
     watch = Stopwatch()
-    scores = pq.read_table(labels, columns=["score"])["score"].to_numpy().reshape(shape)
+    scores = read_table(labels, columns=["score"])["score"].to_numpy().reshape(shape)
     matrix = _filled(scores)
     for start, path in _teacher_blocks(directory, shape[0]):
         save_array(path, matrix[start : start + BLOCK_ROWS])

@@ -1,7 +1,8 @@
 """Where a model setting points, and what its content is called in fingerprints.
 
-A setting is a Hugging Face id, a local path, or `package:PACKAGE/PATH`: weights that an installed
-Python package ships. Packages are found without being imported. A GGUF file is converted once.
+A setting is a Hugging Face id, a local path, an address in object storage, whose files are brought
+here once, or `package:PACKAGE/PATH`: weights that an installed Python package ships. Packages are
+found without being imported. A GGUF file is converted once.
 Weights are read from safetensors only: a pickle runs code when it is opened.
 """
 
@@ -20,6 +21,7 @@ from safetensors import SafetensorError
 from engine.config import ModelConfig
 from engine.errors import ModelError
 from engine.models.gguf import converted_directory
+from engine.storage import fetch_tree, is_remote
 
 __all__ = ["ResolvedModel", "loading", "model_identity", "resolve"]
 
@@ -93,6 +95,8 @@ def _local_path(config: ModelConfig) -> Path | None:
     setting = config.path
     if setting.startswith(_PACKAGE):
         return _package_path(setting)
+    if is_remote(setting):
+        return fetch_tree(setting)
     path = Path(setting).expanduser()
     if setting and path.exists():
         return path
@@ -100,7 +104,7 @@ def _local_path(config: ModelConfig) -> Path | None:
         return None
     raise ModelError(
         f"model {setting!r}: no such file or directory; expected a Hugging Face id (owner/name), "
-        "a local path, or package:PACKAGE/PATH"
+        "a local path, an address such as s3://bucket/model, or package:PACKAGE/PATH"
     )
 
 

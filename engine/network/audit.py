@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
@@ -19,7 +18,7 @@ from engine.network.fit import fit_network
 from engine.network.influence_network import InfluenceNetwork
 from engine.network.training_set import MIN_LABELS, TrainingSet
 from engine.network.verdict import verdict
-from engine.run_directory import Artifact
+from engine.run_directory import Artifact, read_table
 
 __all__ = ["NOT_AUDITED", "Labels", "audit", "labels_of", "predictions", "renumbered"]
 
@@ -45,7 +44,7 @@ class Labels:
 
 def labels_of(score: Artifact) -> Labels:
     """All pairs that the teacher could score."""
-    table = pq.read_table(score.path("labels"))
+    table = read_table(score.path("labels"))
     labels = table["score"].to_numpy()
     scored = np.isfinite(labels)
     pairs = np.stack([table["candidate"].to_numpy(), table["target"].to_numpy()], axis=1)

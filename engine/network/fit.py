@@ -8,7 +8,6 @@ give the same bytes.
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import tempfile
 import threading
@@ -25,12 +24,14 @@ import torch.distributed
 from numpy.typing import NDArray
 from torch import Tensor
 
+from engine.actors import cpu_resources, storage_of, training_failures_told
 from engine.config import NetworkConfig
 from engine.errors import SettingsError
 from engine.network.ensemble import EnsembleTrainer
 from engine.network.influence_network import InfluenceNetwork
 from engine.network.training import EpochLoss
 from engine.network.training_set import TrainingSet
+from engine.run_directory import atomic_path
 
 __all__ = ["FitSummary", "fit_network", "fit_on_ray"]
 
@@ -152,15 +153,14 @@ def fit_on_ray(
             removed; the two newest checkpoints stay.
 
     The same bytes for the same number of workers, also after a worker died: Ray Train restarts the
-    group from the last checkpoint, up to 3 times, then raises ray.train.TrainingFailedError.
+    group from the last checkpoint, up to 3 times, then raises EngineError.
     Raises InputError and SettingsError as `fit_network` does, without retrying.
     Cost: 15 to 30 s to start the workers, then as `fit_network` divided by the workers.
     """
     TrainingSet.open(data_dir).check()
     use_gpu = settings.execution.num_gpus > 0
     resources = {"CPU": CPUS_PER_WORKER}
-    if use_gpu:
-        resources["GPU"] = settings.execution.num_gpus
+    resources |= {"GPU": settings.execution.num_gpus} if use_gpu else cpu_resources()
     # NCCL refuses two workers on one GPU; gloo does not mind.
     backend = "nccl" if settings.execution.num_gpus >= 1 else "gloo"
     trainer = ray.train.torch.TorchTrainer(
@@ -177,13 +177,13 @@ def fit_on_ray(
         ),
         run_config=ray.train.RunConfig(
             name=name,
-            storage_path=str(storage_path.absolute()),
+            **storage_of(storage_path),
             failure_config=ray.train.FailureConfig(max_failures=MAX_FAILURES),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
             logging_config=ray.train.LoggingConfig(log_level="ERROR"),
         ),
     )
-    with _own_interrupt_handler():
+    with _own_interrupt_handler(), training_failures_told("the fit"):
         outcome = trainer.fit().return_value
     if "error" in outcome:
         raise SettingsError(outcome["error"])
@@ -201,7 +201,8 @@ def _train_loop(config: dict[str, Any]) -> dict[str, Any]:
         return {"error": str(error)}
     if trainer.rank == 0:
         # Before the report: a report can be lost in a crash, this file cannot.
-        _write_atomically(trainer.result(), Path(config["output_path"]))
+        with atomic_path(Path(config["output_path"])) as temporary:
+            trainer.result().save(temporary)
     _report(trainer)
     return FitSummary.of(trainer).to_dict()
 
@@ -248,12 +249,6 @@ def _report(trainer: EnsembleTrainer) -> None:
     with tempfile.TemporaryDirectory() as directory:
         trainer.save(Path(directory))
         ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(directory))
-
-
-def _write_atomically(network: InfluenceNetwork, path: Path) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")  # the same after a retry: nothing piles up
-    network.save(temporary)
-    os.replace(temporary, path)
 
 
 def _as_numpy(values: Array) -> NDArray[Any]:

@@ -18,6 +18,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from engine import storage
 from engine.errors import ModelError
 from engine.kernels.arrays import DoubleArray
 from engine.kernels.units import PairwiseForm
@@ -176,7 +177,7 @@ class InfluenceNetwork(nn.Module):
     def load(cls, path: Path) -> InfluenceNetwork:
         """Read what `save` wrote; raises ModelError for a file that is none of ours."""
         try:
-            with safetensors.safe_open(path, framework="pt") as file:
+            with safetensors.safe_open(storage.fetch(path), framework="pt") as file:
                 shape = json.loads((file.metadata() or {})["influence_network"])
                 state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             network = cls(

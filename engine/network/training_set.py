@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from engine import storage
 from engine.errors import InputError
 from engine.kernels.arrays import FloatArray, IndexArray
+from engine.run_directory import load_array, save_array
 
 __all__ = ["MIN_LABELS", "TrainingSet"]
 
@@ -86,26 +88,23 @@ class TrainingSet:
             )
 
     def save(self, directory: Path) -> None:
-        """Write .npy files into an existing directory; without targets, none of them."""
-        (directory / "targets.npy").unlink(missing_ok=True)
+        """Write .npy files into a directory; without targets, none of them."""
+        storage.remove(directory / "targets.npy")
         for name in ("candidates", "targets", "pairs", "labels"):
             if getattr(self, name) is not None:
-                np.save(directory / f"{name}.npy", getattr(self, name), allow_pickle=False)
+                save_array(directory / f"{name}.npy", getattr(self, name))
 
     @classmethod
     def open(cls, directory: Path) -> TrainingSet:
         """Map what `save` wrote; embeddings and pairs stay on disk. Raises InputError."""
 
         def load(name: str) -> FloatArray:
-            array: FloatArray = np.load(
-                directory / f"{name}.npy", mmap_mode="r", allow_pickle=False
-            )
-            return array
+            return load_array(directory / f"{name}.npy", mmap_mode="r")
 
         try:
-            targets = load("targets") if (directory / "targets.npy").is_file() else None
+            targets = load("targets") if storage.exists(directory / "targets.npy") else None
             labels = np.array(load("labels"), dtype=np.float32)
-            pairs = np.load(directory / "pairs.npy", mmap_mode="r", allow_pickle=False)
+            pairs = load_array(directory / "pairs.npy", mmap_mode="r")
             return cls(load("candidates"), targets, pairs, labels)
         except (OSError, ValueError) as error:
             raise InputError(f"{directory} holds no training set: {error}") from None

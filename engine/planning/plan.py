@@ -7,7 +7,6 @@ Costs reading the corpus, loading each model, and `PROBE_SECONDS` of work for ea
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.actors import connected, run_task
+from engine.actors import connected, refuse_unseen, run_task
 from engine.artifact_rows import TableParts, target_side
 from engine.config import Config, ModelConfig
 from engine.models.resolve import resolve
@@ -31,9 +30,9 @@ from engine.planning.probe import (
     probe_teacher,
 )
 from engine.planning.sizes import Asked, Sizes, asked_for, sizes_of
-from engine.run_directory import Artifact, RunDirectory
+from engine.run_directory import Artifact, RunDirectory, discard
 from engine.teachers.teacher import Side, teacher_class
-from engine.workflow import do_stage, plan_stages
+from engine.workflow import do_stage, paths_to_see, plan_stages
 
 __all__ = ["Plan", "headline", "make_plan", "model_bytes", "table", "wall_of"]
 
@@ -70,7 +69,7 @@ class Plan:
 def make_plan(
     config: Config,
     *,
-    run_dir: Path | None = None,
+    run_dir: Path | str | None = None,
     cluster: Machines | None = None,
     gpu_speedup: float | None = None,
 ) -> Plan:
@@ -84,14 +83,15 @@ def make_plan(
 
     Raises what reading the corpus and loading the models raise.
     """
-    home = Path(run_dir or config.run_dir).absolute()
+    home = RunDirectory.at(run_dir or config.run_dir).path
     scratch = home.with_name(home.name + ".plan")
-    shutil.rmtree(scratch, ignore_errors=True)
+    discard(scratch)
     try:
         with connected(config.ray):
+            refuse_unseen(paths_to_see(config, RunDirectory(scratch)))
             sizes, asked, full, prices = _measure(config, RunDirectory(scratch))
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        discard(scratch)
     return Plan(
         sizes,
         asked,

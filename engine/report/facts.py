@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from engine.config import Config
 from engine.report.fidelity_facts import Calibration, one_sentence, read_calibration, read_fidelity
 from engine.report.funnel import SideFunnel, read_funnel
@@ -30,7 +28,7 @@ from engine.report.picks import (
 )
 from engine.report.provenance import Provenance, read_provenance
 from engine.report.selection_facts import selection_remarks
-from engine.run_directory import Artifact
+from engine.run_directory import Artifact, load_array
 
 __all__ = ["Facts", "collect"]
 
@@ -68,7 +66,7 @@ def collect(config: Config, inputs: Mapping[str, Artifact]) -> Facts:
     corpus, score, select = inputs["ingest"], inputs["score"], inputs["select"]
     pairwise = bool(inputs["sample"].counts["pairwise"])
     num_targets = int(corpus.counts.get("targets", corpus.counts["candidates"]))
-    means = np.load(inputs["predict"].path("means"), allow_pickle=False)
+    means = load_array(inputs["predict"].path("means"))
     ranking = read_ranking(select)
     fidelity, settings = read_fidelity(inputs["fit"]), config.report
     column = settings.known_bad_column
@@ -84,7 +82,7 @@ def collect(config: Config, inputs: Mapping[str, Artifact]) -> Facts:
         selection_remarks=list(selection_remarks(select.counts, "targets" in corpus.counts)),
         zero_gain_tail=config.selection.zero_gain_tail,
         unscorable=int(score.counts["unscorable"]),
-        funnel=read_funnel(corpus, len(ranking.rows)),
+        funnel=read_funnel(corpus, inputs["embed"], len(ranking.rows)),
         fidelity=fidelity,
         calibration=read_calibration(score, inputs["predict"], fidelity["judged_quadrant"]),
         influence=distribution(means, means[ranking.rows]),

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from engine.report.wording import decimal
-from engine.run_directory import Artifact, read_json
+from engine.run_directory import Artifact, load_array, read_json, read_table
 
 __all__ = [
     "PREDICTORS",
@@ -79,7 +78,7 @@ def read_calibration(
     if quadrant is None or "dense" not in predict.manifest["parts"]:
         return None
     columns = ["candidate", "target", "quadrant", "score"]
-    table = pq.read_table(score.path("labels"), columns=columns)
+    table = read_table(score.path("labels"), columns=columns)
     labels = table["score"].to_numpy().astype(np.float64)
     wanted = (table["quadrant"].to_numpy() == int(quadrant[1:])) & np.isfinite(labels)
     if not wanted.any():
@@ -103,7 +102,7 @@ def _entries(predict: Artifact, pairs: NDArray[np.int64]) -> NDArray[np.float64]
     out = np.empty(len(pairs))
     for number in np.unique(part_of).tolist():
         path = predict.directory / parts[number].path
-        block = np.load(path, mmap_mode="r", allow_pickle=False)
+        block = load_array(path, mmap_mode="r")
         where = np.flatnonzero(part_of == number)
         out[where] = block[pairs[where, 0] - offsets[number], pairs[where, 1]]
     return out

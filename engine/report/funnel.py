@@ -8,7 +8,8 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from engine.run_directory import Artifact
+from engine import storage
+from engine.run_directory import Artifact, read_table
 
 __all__ = ["Rejection", "SideFunnel", "read_funnel"]
 
@@ -51,13 +52,20 @@ class SideFunnel:
     selected: int | None
 
 
-def read_funnel(corpus: Artifact, num_selected: int) -> list[SideFunnel]:
+def read_funnel(corpus: Artifact, embeddings: Artifact, num_selected: int) -> list[SideFunnel]:
     """The sides that there are; reads a batch of rejections at a time.
+
+    A row on which the encoder crashes was set aside by `embeddings`.
 
     Raises nothing: an empty quarantine is the common case.
     """
     counts = corpus.counts
     files = {corpus.directory / part.path: part.rows for part in corpus.parts("quarantine")}
+    later: Counter[str] = Counter()
+    if "quarantine" in embeddings.manifest["parts"]:
+        path = embeddings.path("quarantine")
+        later.update(read_table(path, columns=["side"])["side"].to_pylist())
+        files[path] = later.total()
     sides = []
     for side in ("candidates", "targets", "owned"):
         if side not in counts:
@@ -71,7 +79,8 @@ def read_funnel(corpus: Artifact, num_selected: int) -> list[SideFunnel]:
             SideFunnel(
                 side=side,
                 **{name: int(counts[f"{side}_{name}"]) for name in _COUNTS},
-                kept=int(counts[side]),
+                quarantined=int(counts[f"{side}_quarantined"]) + later[side],
+                kept=int(counts[side]) - later[side],
                 reasons=common,
                 other_reasons=reasons.total() - sum(number for _, number in common),
                 first=first,
@@ -81,12 +90,12 @@ def read_funnel(corpus: Artifact, num_selected: int) -> list[SideFunnel]:
     return sides
 
 
-_COUNTS = ("read", "filtered_out", "quarantined", "nul_removed")
+_COUNTS = ("read", "filtered_out", "nul_removed")
 
 
 def _count_reasons(path: Any, side: str, reasons: Counter[str], first: list[Rejection]) -> None:
     columns = ["side", "file", "line", "id", "reason"]
-    for batch in pq.ParquetFile(path).iter_batches(columns=columns):
+    for batch in pq.ParquetFile(storage.fetch(path)).iter_batches(columns=columns):
         for row in batch.to_pylist():
             if row.pop("side") != side:
                 continue

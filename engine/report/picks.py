@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from engine.artifact_rows import TableParts
 from engine.report.known_bad import mark_of
 from engine.report.wording import ShownText, shown_text
-from engine.run_directory import Artifact
+from engine.run_directory import Artifact, read_table
 
 __all__ = [
     "Distribution",
@@ -100,7 +99,7 @@ class ExampleRow:
 
 def read_ranking(selection: Artifact) -> Ranking:
     """Rows and gains of the picks, 16 bytes each."""
-    table = pq.read_table(selection.path("ranking"), columns=["row", "gain"])
+    table = read_table(selection.path("ranking"), columns=["row", "gain"])
     return Ranking(table["row"].to_numpy(), table["gain"].to_numpy())
 
 
@@ -135,7 +134,7 @@ def _shares(values: Floats, edges: NDArray[np.float64]) -> list[float]:
 
 def label_distribution(score: Artifact) -> Distribution:
     """All labels of the teacher, and those of the audit."""
-    table = pq.read_table(score.path("labels"), columns=["score", "quadrant"])
+    table = read_table(score.path("labels"), columns=["score", "quadrant"])
     labels, quadrants = table["score"].to_numpy(), table["quadrant"].to_numpy()
     known = np.isfinite(labels)
     return distribution(labels[known], labels[known & (quadrants > 0)])

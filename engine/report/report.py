@@ -22,6 +22,7 @@ from engine.run_directory import (
     atomic_path,
     file_sha256,
     finish_part,
+    shown,
     write_json,
 )
 from engine.stage import StageContext, StageResult
@@ -95,8 +96,8 @@ def headline(facts: Facts, page: Path, subset: Path) -> dict[str, Any]:
             "expected_by_chance": marked.chance.mean,
         },
         "zero_gain_picks": facts.gains.tail_size,
-        "report": str(page.absolute()),
-        "subset": str(subset.absolute()),
+        "report": shown(page.absolute()),
+        "subset": shown(subset.absolute()),
     }
     assert all(np.isfinite(v) for v in values.values() if isinstance(v, float)), values
     return values

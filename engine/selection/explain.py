@@ -6,11 +6,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from engine.artifact_rows import TableParts
 from engine.errors import InputError
-from engine.run_directory import Artifact
+from engine.run_directory import Artifact, read_table
 
 __all__ = ["explain"]
 
@@ -24,7 +23,7 @@ def explain(corpus: Artifact, selection: Artifact, row_id: str) -> dict[str, Any
     Reads one file of some 100 bytes a row and the texts of at most three rows. Raises InputError
     for an id that no candidate has; the message says when the quarantine holds it.
     """
-    table = pq.read_table(selection.path("explanations"))
+    table = read_table(selection.path("explanations"))
     found = table.filter(pc.equal(table["id"], row_id))
     if not len(found):
         raise InputError(_unknown(corpus, row_id))
@@ -52,6 +51,9 @@ def _why(
 ) -> Any:
     objective, num = counts["objective"].replace("_", " "), counts["selected"]
     tail = counts["selected"] - counts["zero_gain_picks"]
+    if told["row"] in counts.get("crashing_rows", ()):
+        yield "dropped: its text crashes the encoder, so it has no embedding (2-embeddings)"
+        return
     if told["rank"] is None:
         yield f"dropped: {num} of {counts['candidates']} rows were selected by {objective}"
         if told["gain_left"] is not None:
@@ -91,7 +93,7 @@ def _shown(text: str) -> str:
 
 def _unknown(corpus: Artifact, row_id: str) -> str:
     for part in corpus.parts("quarantine"):
-        table = pq.read_table(corpus.directory / part.path)
+        table = read_table(corpus.directory / part.path)
         for row in table.filter(pc.equal(table["id"], row_id)).to_pylist():
             return (
                 f"row {row_id!r} was not a candidate: {row['file']}, line {row['line']} is in the "

@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import pyarrow.feather
 import scipy.sparse
 
 from engine.artifact_rows import as_matrix
 from engine.kernels.arrays import DoubleArray, FloatArray, IndexArray
+from engine.run_directory import load_array, map_table
 
 __all__ = ["KernelFiles", "scaled"]
 
@@ -141,7 +141,7 @@ class KernelFiles:
         largest = self._largest() if self.fills_diagonal else None
         start = 0
         for path in self.paths:
-            block = self._scaled(np.load(path, mmap_mode="r", allow_pickle=False))
+            block = self._scaled(load_array(path, mmap_mode="r"))
             if largest is not None:
                 own = np.arange(len(block))
                 block[own, start + own] = largest[start : start + len(block)]
@@ -152,7 +152,7 @@ class KernelFiles:
         """max_c s[r, c] over other candidates, (R,): what a row is to itself."""
         largest, start = np.zeros(self.num_rows, dtype=np.float32), 0
         for path in self.paths:
-            block = self._scaled(np.load(path, mmap_mode="r", allow_pickle=False))
+            block = self._scaled(load_array(path, mmap_mode="r"))
             own = np.arange(len(block))
             block[own, start + own] = 0
             np.maximum(largest, block.max(axis=0), out=largest)
@@ -163,7 +163,7 @@ class KernelFiles:
         """(first row, ids (n, K), values (n, K)), scaled; filled: the row itself first."""
         start = 0
         for path in self.paths:
-            table = pyarrow.feather.read_table(path, memory_map=True)
+            table = map_table(path)
             ids, values = as_matrix(table.column(0)), self._scaled(as_matrix(table.column(1)))
             if self.fills_diagonal:
                 own = np.arange(start, start + len(ids))[:, None]

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from engine.actors import run_task
-from engine.run_directory import finish_part
+from engine.run_directory import finish_part, read_table
 from engine.selection.subset_files import write_jsonl, write_parquet
 from engine.stage import StageContext, StageResult
 
@@ -36,7 +35,7 @@ def run(context: StageContext) -> StageResult:
 
 
 def _merge(before: Path, added: Path, directory: Path) -> dict[str, int]:
-    first, second = pq.read_table(before), pq.read_table(added)
+    first, second = read_table(before), read_table(added)
     known = first["added"] if "added" in first.column_names else pa.array([False] * len(first))
     tables = [
         first.drop_columns(["added"] if "added" in first.column_names else []),

@@ -24,7 +24,16 @@ from engine.actors import Partition, PartitionWorker, run_partitions, run_task
 from engine.artifact_rows import VectorParts, as_lists, as_matrix
 from engine.config import Execution
 from engine.kernels.arrays import FloatArray, IndexArray
-from engine.run_directory import Artifact, Part, atomic_path, digest, file_sha256, finish_part
+from engine.run_directory import (
+    Artifact,
+    Part,
+    atomic_path,
+    digest,
+    file_sha256,
+    finish_part,
+    load_array,
+    map_table,
+)
 
 __all__ = ["NearestRows", "find_nearest", "read_nearest"]
 
@@ -59,7 +68,7 @@ class NearestRows:
         """The row numbers."""
         if self.rows is None:
             return np.arange(len(VectorParts(self.embeddings, self.group)))
-        numbers: IndexArray = np.load(self.rows, allow_pickle=False)
+        numbers: IndexArray = load_array(self.rows)
         return numbers
 
     def chunks(self) -> Iterator[tuple[IndexArray, FloatArray]]:
@@ -103,7 +112,7 @@ def find_nearest(
 
 def read_nearest(path: Path) -> tuple[IndexArray, FloatArray]:
     """The lists of a part: ids (n, K) and similarities (n, K)."""
-    table = pyarrow.feather.read_table(path, memory_map=True)
+    table = map_table(path)
     return as_matrix(table["ids"]), as_matrix(table["similarity"])
 
 

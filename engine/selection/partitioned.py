@@ -32,7 +32,7 @@ from engine.clusters import clusters_of
 from engine.config import SelectionConfig
 from engine.errors import SettingsError
 from engine.kernels.arrays import DoubleArray, FloatArray, IndexArray
-from engine.run_directory import atomic_path, digest, save_array
+from engine.run_directory import atomic_path, digest, load_array, read_table, save_array
 from engine.selection.problem import Problem
 from engine.selection.select import Selection
 from engine.stage import StageContext
@@ -121,7 +121,7 @@ def _write_partitions(context: StageContext, number: int) -> list[tuple[Path, in
 
 def read_picks(files: Sequence[Path]) -> list[tuple[IndexArray, DoubleArray]]:
     """Rows and gains of each partition's picks."""
-    tables = [pq.read_table(file) for file in files]
+    tables = [read_table(file) for file in files]
     return [(table["row"].to_numpy(), table["gain"].to_numpy()) for table in tables]
 
 
@@ -167,7 +167,7 @@ class PartitionSolver(PartitionWorker):
         self._problem = problem
 
     def write(self, payload: Mapping[str, Any], path: Path) -> tuple[int, dict[str, float]]:
-        columns = np.load(payload["rows"], allow_pickle=False)
+        columns = load_array(payload["rows"])
         picks = self._problem.solve(columns, payload["budget"], payload["cost_share"])
         table = pa.table({"row": picks.ranking, "gain": picks.gains})
         with atomic_path(path) as temporary:
@@ -204,8 +204,8 @@ def measured_ratio(problem: Problem, directory: Path, number: int, max_bytes: in
 
     `directory` is where `first_round` left the clusters. None where the objective is 0.
     """
-    clusters: IndexArray = np.load(directory / CLUSTERS, allow_pickle=False)
-    centroids: FloatArray = np.load(directory / CENTROIDS, allow_pickle=False)
+    clusters: IndexArray = load_array(directory / CLUSTERS)
+    centroids: FloatArray = load_array(directory / CENTROIDS)
     near = np.argsort(((centroids - centroids[0]) ** 2).sum(axis=1), kind="stable")
     most = min(SAMPLED_CANDIDATES, len(clusters))
     sizes = np.cumsum(np.bincount(clusters, minlength=len(centroids))[near])

@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from engine.actors import run_task
 from engine.artifact_rows import VectorParts
 from engine.config import Config, SelectionConfig
 from engine.errors import SettingsError
 from engine.kernels.arrays import FloatArray
-from engine.run_directory import Artifact, Part, finish_part, save_array
+from engine.run_directory import Artifact, Part, finish_part, load_array, read_table, save_array
 from engine.selection.kernel_files import KernelFiles, scaled
 from engine.selection.nearest import NearestRows, find_nearest, read_nearest
 from engine.selection.problem import Problem
@@ -114,7 +113,7 @@ def _scaling(config: Config, score: Artifact) -> tuple[float, float]:
     """(low, high) that become 0 and 1: fitted on the training labels, so it is frozen with them."""
     if config.selection.scaling == "none":
         return 0.0, 1.0
-    labels = pq.read_table(score.path("labels"), columns=["score", "quadrant"])
+    labels = read_table(score.path("labels"), columns=["score", "quadrant"])
     scores = labels["score"].to_numpy()[labels["quadrant"].to_numpy() == 0]
     scores = scores[np.isfinite(scores)]
     low, high = (float(scores.min()), float(scores.max())) if len(scores) else (0.0, 1.0)
@@ -161,7 +160,7 @@ def _paths(directory: Path, parts: list[Part]) -> tuple[Path, ...]:
 
 
 def _write_scaled(files: tuple[Path, ...], scaling: tuple[float, float], path: Path) -> None:
-    save_array(path, scaled(np.concatenate([np.load(file) for file in files]), scaling))
+    save_array(path, scaled(np.concatenate([load_array(file) for file in files]), scaling))
 
 
 def _write_owned_similarity(prepared: Prepared, context: StageContext, path: Path) -> None:
@@ -192,9 +191,15 @@ def _write_relevance(by_influence: KernelFiles, share: float, path: Path) -> Non
 
 def _add_limits(prepared: Prepared, context: StageContext) -> None:
     settings, corpus = context.config.selection, context.inputs["ingest"]
+    path = context.directory / "groups.npy"
+    crashing = _crashing(context.inputs["embed"])
+    if crashing and settings.quotas is None:
+        run_task(_write_crashing, crashing, prepared.problem.means, path)
+        prepared.problem = replace(prepared.problem, groups=path, quotas={1: 0})
+    if crashing:
+        prepared.counts["crashing_rows"] = crashing
     if settings.quotas is not None:
-        path = context.directory / "groups.npy"
-        names = run_task(write_groups, corpus, settings.quotas.column, path)
+        names = run_task(write_groups, corpus, settings.quotas.column, path, crashing)
         most: int | dict[Any, int] = settings.quotas.most
         if not isinstance(most, int):
             unknown = sorted(most.keys() - set(names))
@@ -204,6 +209,9 @@ def _add_limits(prepared: Prepared, context: StageContext) -> None:
                     f"column {settings.quotas.column!r}; they have: {', '.join(names[:20])}"
                 )
             most = {names.index(name): quota for name, quota in most.items()}
+        if crashing:
+            most = dict.fromkeys(range(len(names)), most) if isinstance(most, int) else most
+            most |= {len(names): 0}
         prepared.problem = replace(prepared.problem, groups=path, quotas=most)
     if settings.max_tokens is not None:
         parts = count_tokens(corpus, context.config, context.directory)
@@ -211,6 +219,21 @@ def _add_limits(prepared: Prepared, context: StageContext) -> None:
         path = context.directory / "tokens.npy"
         run_task(_join_tokens, context.directory, parts, path)
         prepared.problem = replace(prepared.problem, costs=path, max_cost=settings.max_tokens)
+
+
+def _crashing(embeddings: Artifact) -> list[int]:
+    """Candidates without an embedding: nothing is known of them, so they are not for selection."""
+    found, start = [], 0
+    for part in embeddings.parts("candidates"):
+        found += [start + position for position in part.left_out]
+        start += part.rows
+    return found
+
+
+def _write_crashing(crashing: list[int], means: Path, path: Path) -> None:
+    groups = np.zeros(len(load_array(means)), dtype=np.int64)
+    groups[crashing] = 1
+    save_array(path, groups)
 
 
 def _join_tokens(root: Path, parts: list[Part], path: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.kernels.arrays import DoubleArray, FloatArray, IndexArray
-from engine.run_directory import file_sha256
+from engine.run_directory import file_sha256, load_array
 from engine.selection.kernel_files import KernelFiles
 from engine.selection.limits import Limits, Quotas, group_limits, token_costs
 from engine.selection.select import Optimizer, Selection, Tail, select
@@ -180,7 +180,7 @@ class Problem:
 
 
 def _loaded(path: Path) -> NDArray[Any]:
-    values: NDArray[Any] = np.load(path, allow_pickle=False)
+    values: NDArray[Any] = load_array(path)
     return values
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from engine.actors import Partition, PartitionWorker, run_partitions
 from engine.artifact_rows import EXAMPLE_COLUMNS, TableParts
@@ -18,7 +17,7 @@ from engine.example import Example
 from engine.kernels.arrays import IndexArray
 from engine.models.resolve import model_identity
 from engine.models.token_counter import TokenCounter
-from engine.run_directory import Artifact, Part, digest, save_array
+from engine.run_directory import Artifact, Part, digest, load_array, read_table, save_array
 
 __all__ = ["count_tokens", "counting_model", "tokens_of", "write_groups"]
 
@@ -32,7 +31,8 @@ class TokenWorker(PartitionWorker):
         self._counter = TokenCounter(model)
 
     def write(self, payload: Mapping[str, Any], path: Path) -> tuple[int, dict[str, float]]:
-        rows = pq.read_table(payload["corpus_part"], columns=list(EXAMPLE_COLUMNS)).to_pylist()
+        table = read_table(Path(payload["corpus_part"]), columns=list(EXAMPLE_COLUMNS))
+        rows = table.to_pylist()
         counts = self._counter.count([Example(**row).text for row in rows])
         save_array(path, np.array(counts, dtype=np.int64))
         return len(counts), {}
@@ -67,10 +67,13 @@ def count_tokens(corpus: Artifact, config: Config, root: Path) -> list[Part]:
     )
 
 
-def write_groups(corpus: Artifact, column: str, path: Path) -> list[str]:
+def write_groups(
+    corpus: Artifact, column: str, path: Path, crashing: Sequence[int] = ()
+) -> list[str]:
     """The group of each candidate, numbered by name, (M,) int64; returns the names.
 
-    A row without the column is in the group "". SettingsError when no row has it.
+    A row without the column is in the group "", and the `crashing` rows are in one after all that
+    have a name. SettingsError when no row has the column.
     """
     names: list[str] = []
     known: set[str] = set()
@@ -86,11 +89,12 @@ def write_groups(corpus: Artifact, column: str, path: Path) -> list[str]:
             f"they have: {', '.join(sorted(known)) or 'no further columns'}"
         )
     unique, numbers = np.unique(np.array(names), return_inverse=True)
+    numbers[list(crashing)] = len(unique)
     save_array(path, numbers.astype(np.int64))
     return [str(name) for name in unique.tolist()]
 
 
 def tokens_of(root: Path, parts: list[Part]) -> IndexArray:
     """What `count_tokens` counted, of all candidates: (M,)."""
-    pieces = [np.load(root / part.path, allow_pickle=False) for part in parts]
+    pieces = [load_array(root / part.path) for part in parts]
     return np.concatenate(pieces)

@@ -7,14 +7,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from engine.actors import run_task
 from engine.config import Config
 from engine.kernels.arrays import FloatArray
 from engine.models.resolve import model_identity
 from engine.progress import say
-from engine.run_directory import Artifact, Part, finish_part, save_array
+from engine.run_directory import Artifact, Part, finish_part, load_array, read_table, save_array
 from engine.selection import explanations, partitioned, subset_files
 from engine.selection.explanations import Coverage
 from engine.selection.nearest import NearestRows, find_nearest
@@ -129,8 +128,8 @@ def _write(
     near: list[str],
     root: Path,
 ) -> dict[str, Any]:
-    means: FloatArray = np.load(problem.means, allow_pickle=False)
-    picks = pq.read_table(root / PICKS)
+    means: FloatArray = load_array(problem.means)
+    picks = read_table(root / PICKS)
     ranking = picks["row"].to_numpy()
     selection = Selection(ranking, picks["gain"].to_numpy(), None, 0.0)
     coverage = Coverage.of(problem, ranking)
@@ -145,7 +144,7 @@ def _write(
         [root / path for path in near],
     )
     rows = subset_files.write_ranking(selection, means, corpus, root)
-    subset_files.write_subset(rows, pq.read_table(root / "ranking.parquet"), root, "subset")
+    subset_files.write_subset(rows, read_table(root / "ranking.parquet"), root, "subset")
     told = {
         "selected": len(ranking),
         "candidates": len(means),
@@ -155,6 +154,6 @@ def _write(
         "at_least": None if coverage is None else coverage.at_least,
     }
     if problem.costs is not None:
-        tokens = np.load(problem.costs, allow_pickle=False)
+        tokens = load_array(problem.costs)
         told["tokens_selected"] = int(tokens[ranking].sum())
     return told

@@ -26,7 +26,9 @@ from engine.run_directory import (
     atomic_path,
     digest,
     finish_part,
+    load_array,
     read_json,
+    read_table,
 )
 from engine.study.subsets import num_of_share, random_ranking
 from engine.study.tune import ranking_path
@@ -87,7 +89,7 @@ def log_likelihoods(
         for share in study.fractions if path.is_file() else ():  # else it failed or was stopped
             count = num_of_share(share, num_candidates)
             for name, ranking in (
-                ("", np.load(path, allow_pickle=False)),
+                ("", load_array(path)),
                 ("random ", random_ranking(num_candidates, row["seed"])),
             ):
                 artifact = _subset(ranking[:count], directory.path / "subsets")
@@ -129,6 +131,6 @@ def _means(answers: Artifact) -> dict[str, float]:
     """Mean log-likelihood of each cell over the test rows that could be asked."""
     found = {}
     for name, files in read_json(answers.path("cells")).items():
-        tables = [pq.read_table(answers.directory / file) for file in files]
+        tables = [read_table(answers.directory / file) for file in files]
         found[name] = float(np.nanmean(pa.concat_tables(tables)["log_likelihood"].to_numpy()))
     return found

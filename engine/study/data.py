@@ -11,14 +11,13 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from engine.artifact_rows import TableParts, VectorParts, id_hashes, target_side
 from engine.clusters import clusters_of
 from engine.config import Config
 from engine.kernels.arrays import FloatArray
-from engine.run_directory import Artifact, save_array
+from engine.run_directory import Artifact, load_array, read_table, save_array
 from engine.teachers.sample import Side
 from engine.teachers.teacher import teacher_class
 
@@ -72,7 +71,7 @@ class StudyData:
         """Map what `save` wrote."""
         return cls(
             **{
-                field.name: np.load(directory / f"{field.name}.npy", mmap_mode="r")
+                field.name: load_array(directory / f"{field.name}.npy", mmap_mode="r")
                 for field in fields(cls)
             }
         )
@@ -90,7 +89,7 @@ def write_study_data(
     vectors = {side: VectorParts(embeddings, group) for side, group in rows.items()}
     num_candidates = len(vectors["candidate"])
     num_targets = len(vectors["target"]) if kind.pairwise else 1
-    table = pq.read_table(score.path("labels"))
+    table = read_table(score.path("labels"))
     labels = np.full((num_candidates, num_targets), np.nan, np.float32)
     labels[table["candidate"].to_numpy(), table["target"].to_numpy()] = table["score"].to_numpy()
     hashes, strata = {}, {}

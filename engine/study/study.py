@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
+from engine import storage
 from engine.actors import connected, run_task
 from engine.config import Config, load_config, parse_config
 from engine.errors import SettingsError
@@ -61,6 +62,8 @@ def run_study(
     study = config.study
     if study is None or not (study.grid or study.search):
         raise SettingsError("nothing to study: set study.grid or study.search")
+    if storage.is_remote(str(run_dir or config.run_dir)):
+        raise SettingsError("a study keeps its trials on a path that all nodes see: set run_dir")
     check_trials(config)
     check_answers(config)
     everything = parse_config(_asking_all(config))

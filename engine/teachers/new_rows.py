@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from engine.actors import run_task
 from engine.artifact_rows import TableParts, id_hashes, target_side
-from engine.run_directory import atomic_path, finish_part
+from engine.run_directory import atomic_path, finish_part, read_table
 from engine.stage import StageContext, StageResult
 
 __all__ = ["run"]
@@ -62,7 +62,7 @@ def _targets(context: StageContext, count: int) -> tuple[np.ndarray, np.ndarray]
     known, seed = context.inputs["run-ingest"], context.config.seed
     side = target_side(known)
     hashes = id_hashes(TableParts(known, side), seed, side.removesuffix("s"))
-    asked = pq.read_table(context.inputs["run-score"].path("labels"))
+    asked = read_table(context.inputs["run-score"].path("labels"))
     training = asked["target"].to_numpy()[asked["quadrant"].to_numpy() == 0]
     order = np.argsort(hashes)
     seen = order[np.isin(order, training)][: count - count // 2]

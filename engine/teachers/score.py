@@ -12,7 +12,7 @@ their content). So a killed run that goes on asks in the same batches, and gets 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,11 @@ import pyarrow.feather
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from engine import storage
 from engine.actors import Partition, PartitionWorker, run_partitions, run_task
 from engine.artifact_rows import TableParts, target_side
 from engine.config import Config, TeacherConfig
+from engine.crashes import CRASHED
 from engine.example import Example, order_hash
 from engine.run_directory import (
     STORE,
@@ -36,12 +38,22 @@ from engine.run_directory import (
     digest,
     finish_part,
     finished_part,
+    map_table,
     read_json,
+    read_table,
     record_path,
     total_usage,
 )
 from engine.stage import StageContext, StageResult
-from engine.teachers.teacher import Features, Side, Teacher, Usage, load_teacher, teacher_class
+from engine.teachers.teacher import (
+    Features,
+    Scores,
+    Side,
+    Teacher,
+    Usage,
+    load_teacher,
+    teacher_class,
+)
 
 __all__ = ["identity", "run"]
 
@@ -141,7 +153,7 @@ class _Scope:
 
     def pairs(self) -> pa.Table:
         """The sample with the content keys of both sides."""
-        pairs = pq.read_table(self.sample.path("pairs"))
+        pairs = read_table(self.sample.path("pairs"))
         for side in _SIDES:
             rows, inverse = np.unique(pairs[side].to_numpy(), return_inverse=True)
             keys = self.rows_of(side).take(rows, ["key"])["key"]
@@ -243,11 +255,9 @@ def _relative(scope: _Scope, folder: str) -> str:
 
 def _finished_files(folder: Path) -> list[Path]:
     suffixes = (".arrow", ".parquet")
-    return [
-        path
-        for path in sorted(folder.glob("*"))
-        if path.suffix in suffixes and record_path(path).is_file()
-    ]
+    files = storage.files_in(folder)
+    there = set(files)
+    return [p for p in files if p.suffix in suffixes and record_path(p) in there]
 
 
 def _known_features(scope: _Scope, side: Side) -> pa.Table:
@@ -264,7 +274,7 @@ def _keys_of(files: list[Path], columns: list[str]) -> pa.Table:
     schema = pa.schema([*((name, pa.string()) for name in columns), ("file", pa.int64())])
     tables = [schema.empty_table()]
     for number, path in enumerate(files):
-        read = pq.read_table if path.suffix == ".parquet" else pyarrow.feather.read_table
+        read = read_table if path.suffix == ".parquet" else map_table
         table = read(path, columns=columns)
         tables.append(table.append_column("file", pa.array(np.full(len(table), number))))
     return pa.concat_tables(tables)
@@ -291,20 +301,47 @@ class _TeacherWorker(PartitionWorker):
         prepared = scope.store / PREPARED
         self._scope = scope
         self._teacher: Teacher = load_teacher(
-            settings, seed, prepared if prepared.is_file() else None
+            settings, seed, storage.fetch(prepared) if storage.exists(prepared) else None
         )
 
 
 class FeatureWorker(_TeacherWorker):
     """Computes what the teacher needs of single points."""
 
+    def num_rows(self, payload: Mapping[str, Any]) -> int:
+        return len(payload["rows"])
+
+    def try_row(self, payload: Mapping[str, Any], row: int) -> None:
+        examples = _examples(self._scope, payload["side"], payload["rows"][row : row + 1])
+        self._teacher.features(payload["side"], examples)
+
     def write(self, payload: Mapping[str, Any], path: Path) -> tuple[int, dict[str, float]]:
         examples = _examples(self._scope, payload["side"], payload["rows"])
-        features = self._teacher.features(payload["side"], examples)
+        left_out = payload.get("left_out", [])
+        asked = [e for number, e in enumerate(examples) if number not in left_out]
+        nothing = Features(np.empty((0, 1), np.float32), [], Usage())
+        answers = self._teacher.features(payload["side"], asked) if asked else nothing
+        features = _spread(answers, left_out)
         with atomic_path(path) as temporary:  # uncompressed, so that readers can map it
             table = _feature_table(examples, features)
             pyarrow.feather.write_feather(table, str(temporary), compression="uncompressed")
         return len(examples), _usage(features.usage)
+
+
+def _spread(features: Features, left_out: Sequence[int]) -> Features:
+    """Features with those that are left out put back as NaN, their problem said."""
+    if not left_out:
+        return features
+    total = len(features.values) + len(left_out)
+    asked = np.delete(np.arange(total), left_out)
+    # of a bucket in which nothing could be asked the width is not known; `_features` makes it fit
+    width = features.values.shape[1] if len(asked) else 1
+    values = np.full((total, width), np.nan, features.values.dtype)
+    values[asked] = features.values
+    problems: list[str | None] = [CRASHED] * total
+    for number, problem in zip(asked, features.problems, strict=True):
+        problems[number] = problem
+    return Features(values, problems, features.usage)
 
 
 def _examples(scope: _Scope, side: Side, rows: list[int]) -> list[Example]:
@@ -334,36 +371,70 @@ class PairWorker(_TeacherWorker):
         }
         columns: dict[str, list[Any]] = {name: [] for name in _PAIRS.names}
         usage = Usage()
+        left_out, before = set(payload.get("left_out", [])), 0
         for candidate, rows in zip(candidates, payload["targets"], strict=True):
-            asked = [targets[row] for row in rows]
-            scores = self._teacher.score(
-                candidate,
-                features["candidate"][candidate.key] if "candidate" in features else None,
-                asked,
-                np.stack([features["target"][t.key] for t in asked])
-                if "target" in features
-                else None,
-            )
-            usage += scores.usage
-            columns["candidate_key"] += [candidate.key] * len(asked)
-            columns["target_key"] += [target.key for target in asked]
-            columns["score"] += scores.values.tolist()
-            columns["problem"] += scores.problems
+            asked = [targets[r] for i, r in enumerate(rows, before) if i not in left_out]
+            crashing = [targets[r] for i, r in enumerate(rows, before) if i in left_out]
+            before += len(rows)
+            if asked:
+                scores = self._ask(candidate, asked, features)
+                usage += scores.usage
+                columns["score"] += scores.values.tolist()
+                columns["problem"] += scores.problems
+            columns["score"] += [np.nan] * len(crashing)
+            columns["problem"] += [CRASHED] * len(crashing)
+            columns["candidate_key"] += [candidate.key] * len(rows)
+            columns["target_key"] += [target.key for target in (*asked, *crashing)]
         _write(pa.table(columns, schema=_PAIRS), path)
         return len(columns["score"]), _usage(usage)
+
+    def num_rows(self, payload: Mapping[str, Any]) -> int:
+        """Its pairs."""
+        return sum(map(len, payload["targets"]))
+
+    def try_row(self, payload: Mapping[str, Any], row: int) -> None:
+        number, before = 0, 0
+        while before + len(payload["targets"][number]) <= row:
+            before += len(payload["targets"][number])
+            number += 1
+        candidates = _examples(self._scope, "candidate", [payload["candidates"][number]])
+        targets = _examples(self._scope, "target", [payload["targets"][number][row - before]])
+        features = {
+            side: self._features(side, examples)
+            for side, examples in (("candidate", candidates), ("target", targets))
+            if side in self._teacher.feature_sides
+        }
+        self._ask(candidates[0], targets, features)
+
+    def _ask(
+        self,
+        candidate: Example,
+        targets: Sequence[Example],
+        features: Mapping[Side, Mapping[str, NDArray[np.floating]]],
+    ) -> Scores:
+        return self._teacher.score(
+            candidate,
+            features["candidate"][candidate.key] if "candidate" in features else None,
+            targets,
+            np.stack([features["target"][target.key] for target in targets])
+            if "target" in features
+            else None,
+        )
 
     def _features(self, side: Side, examples: list[Example]) -> dict[str, NDArray[np.floating]]:
         """Feature (F,) by key, out of the mapped files of the store."""
         found: dict[str, NDArray[np.floating]] = {}
         wanted = pa.array([example.key for example in examples])
         for path in _finished_files(self._scope.features_dir(side)):
-            table = pyarrow.feather.read_table(path, memory_map=True)
+            table = map_table(path)
             rows = table.filter(pc.is_in(table["key"], wanted))
             width = table["feature"].type.list_size
             for chunk, keys in zip(rows["feature"].chunks, rows["key"].chunks, strict=True):
                 values = chunk.flatten().to_numpy(zero_copy_only=False).reshape(-1, width)
                 found.update(zip(keys.to_pylist(), values, strict=True))
-        return found
+        width = max(map(len, found.values()), default=0)
+        nothing = np.full(width, np.nan)
+        return {k: v if len(v) == width else nothing.astype(v.dtype) for k, v in found.items()}
 
 
 def _write(table: pa.Table, path: Path) -> None:
@@ -386,7 +457,7 @@ def _write_labels(scope: _Scope, path: Path) -> dict[str, int]:
     """The sample with its scores, in the sample's order."""
     pairs = scope.pairs()
     answers = pa.concat_tables(
-        [_PAIRS.empty_table(), *map(pq.read_table, _finished_files(scope.store / "pairs"))]
+        [_PAIRS.empty_table(), *map(read_table, _finished_files(scope.store / "pairs"))]
     )
     labels = pairs.join(answers, keys=_PAIR_KEYS, join_type="inner")
     labels = labels.sort_by([("candidate", "ascending"), ("target", "ascending")])
@@ -416,7 +487,7 @@ def _usage_of(scope: _Scope) -> dict[str, float]:
     used = known.join(asked, keys=_PAIR_KEYS, join_type="left semi")
     kinds["pairs"] = _shared_usage(_finished_files(scope.store / "pairs"), used)
     prepared = scope.store / PREPARED
-    if prepared.is_file():
+    if storage.exists(prepared):
         kinds[PREPARED] = Part(**read_json(record_path(prepared))).usage
     usage = {f"{kind}_{k}": value for kind, values in kinds.items() for k, value in values.items()}
     names = ("seconds", "cpu_seconds", "calls", "tokens", "truncated")

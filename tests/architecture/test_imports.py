@@ -11,9 +11,10 @@ ENGINE = Path(__file__).resolve().parents[2] / "engine"
 LAYERS = [
     {"errors"},
     {"example", "config"},
-    {"kernels", "run_directory", "progress"},
+    {"kernels", "progress", "storage"},
+    {"run_directory"},
     {"models"},
-    {"stage", "artifact_rows"},
+    {"stage", "artifact_rows", "crashes"},
     {"actors", "clusters", "command_line"},
     {
         "corpus",
@@ -32,7 +33,8 @@ LAYERS = [
 ]
 # A fitted network is what the predictor predicts with; everything else travels as artifacts.
 ALLOWED_SIDEWAYS = {("influence", "engine.network.influence_network")}
-NO_RAY = {"kernels", "models", "errors", "example", "config", "run_directory", "artifact_rows"}
+NO_RAY = {"kernels", "models", "errors", "example", "config", "artifact_rows"}
+NO_RAY |= {"run_directory", "storage"}
 
 
 def modules():

@@ -404,7 +404,6 @@ def test_paths_that_hold_nothing(tree: Path):
     refuse(config_of(tree / "b/empty.jsonl"), "no rows in")
     refuse(config_of(tree / "b/empt*.jsonl"), "its 1 data files are all empty")
     refuse(config_of(tree / "README.md"), "cannot tell the format of")
-    refuse(config_of("s3://bucket/rows.parquet"), "expected files that every node can open")
     refuse(CorpusConfig(path=()), "empty list")
 
 
