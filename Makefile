@@ -4,7 +4,7 @@ PYTHON ?= python3
 PIP_FLAGS ?=
 BIN := .venv/bin
 
-.PHONY: demo test test-slow check bench venv clean
+.PHONY: demo test test-slow test-faults check bench venv clean
 
 demo: venv
 	$(BIN)/python jobs/select.py --config jobs/configs/demo.yaml
@@ -24,6 +24,10 @@ test: venv
 
 test-slow: venv
 	$(BIN)/python -m pytest -m slow
+
+# workers, drivers and nodes killed at random moments, a full disk, a bucket that is gone; prints a table
+test-faults: venv
+	$(BIN)/python -m pytest -m faults -s tests/integration/test_faults.py
 
 check: venv
 	$(BIN)/ruff check .

@@ -167,7 +167,7 @@ class PartitionSolver(PartitionWorker):
         self._problem = problem
 
     def write(self, payload: Mapping[str, Any], path: Path) -> tuple[int, dict[str, float]]:
-        columns = load_array(payload["rows"])
+        columns = load_array(Path(payload["rows"]))
         picks = self._problem.solve(columns, payload["budget"], payload["cost_share"])
         table = pa.table({"row": picks.ranking, "gain": picks.gains})
         with atomic_path(path) as temporary:

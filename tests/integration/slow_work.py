@@ -1,0 +1,50 @@
+"""What is laid over the workers of a faulty run: work that takes its time, is counted, or crashes.
+
+`lay` is Ray's `worker_process_setup_hook`: it runs in every worker process before anything else.
+What it does is told by the environment of the node: SLOW_S, seconds that each piece takes longer;
+WORK_LOG, folder with a file for each piece that was begun; POISON, a text on which the encoder and
+the teacher crash the process; NO_MODEL, no model can be loaded here.
+"""
+
+import os
+import secrets
+import signal
+import time
+
+
+def lay():
+    from engine import actors
+    from engine.errors import ModelError
+    from engine.models import encoder
+    from engine.teachers import delift
+
+    finish, poison = actors._PoolActor._finish, os.environ.get("POISON")
+
+    def slow_finish(self, partition, path):
+        if log := os.environ.get("WORK_LOG"):
+            name = partition.path.replace("/", "_")
+            with open(f"{log}/{name}.{secrets.token_hex(4)}", "w") as file:
+                file.write(str(os.getpid()))
+        time.sleep(float(os.environ.get("SLOW_S", "0")))
+        return finish(self, partition, path)
+
+    actors._PoolActor._finish = slow_finish
+
+    def crashing(function, texts_of):
+        def call(*args, **kwargs):
+            if poison and any(poison in text for text in texts_of(*args)):
+                os.kill(os.getpid(), signal.SIGSEGV)
+            return function(*args, **kwargs)
+
+        return call
+
+    encoder.Encoder.encode = crashing(encoder.Encoder.encode, lambda self, texts, *rest: texts)
+    delift.DeliftTeacher.score = crashing(
+        delift.DeliftTeacher.score, lambda self, candidate, *rest: [candidate.text]
+    )
+    if os.environ.get("NO_MODEL"):
+
+        def refuse(*args, **kwargs):
+            raise ModelError("model tiny cannot be loaded: no such file")
+
+        encoder.Encoder.__init__ = refuse
