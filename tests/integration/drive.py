@@ -19,7 +19,7 @@ def main():
     from engine.pipeline import run
 
     ray.init(
-        address=os.environ.get("DRIVE_ADDRESS"),
+        address=os.environ.get("DRIVE_ADDRESS", "local"),
         runtime_env={"worker_process_setup_hook": "tests.integration.slow_work.lay"},
         log_to_driver=False,
         logging_level=logging.ERROR,
