@@ -220,6 +220,19 @@ def test_a_gguf_is_read_without_what_lies_beside_it(
     assert seen == [["model.gguf"]] and not list((tmp_path / "out").iterdir())
 
 
+@pytest.mark.parametrize("load", [LanguageModel, TokenCounter])
+def test_a_local_model_asks_no_hub(lm: Path, monkeypatch: pytest.MonkeyPatch, load: type):
+    import transformers
+
+    monkeypatch.setattr(
+        transformers.AutoTokenizer,
+        "from_pretrained",
+        lambda source, **arguments: pytest.fail(str(arguments["local_files_only"])),
+    )
+    with pytest.raises(pytest.fail.Exception, match="^True$"):
+        load(ModelConfig(path=str(lm)))
+
+
 def test_a_hub_model_is_checked_like_a_directory(encoder: Path, monkeypatch: pytest.MonkeyPatch):
     """The loaders are never reached: nothing but the small files is asked for."""
     asked: list[str] = []
