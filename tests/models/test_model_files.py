@@ -229,7 +229,7 @@ def test_a_local_model_asks_no_hub(lm: Path, monkeypatch: pytest.MonkeyPatch, lo
         "from_pretrained",
         lambda source, **arguments: pytest.fail(str(arguments["local_files_only"])),
     )
-    with pytest.raises(pytest.fail.Exception, match="^True$"):
+    with pytest.raises(pytest.fail.Exception, match=r"^True$"):
         load(ModelConfig(path=str(lm)))
 
 
