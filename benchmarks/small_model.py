@@ -21,11 +21,13 @@ def write_small_model(folder: Path) -> Path:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     source = resolve(ModelConfig(path=PACKAGED_LANGUAGE_MODEL)).source
-    model = AutoModelForCausalLM.from_pretrained(source, use_safetensors=True)
+    model = AutoModelForCausalLM.from_pretrained(
+        source, use_safetensors=True, trust_remote_code=False
+    )
     model.model.layers = model.model.layers[:NUM_LAYERS]
     model.config.num_hidden_layers = NUM_LAYERS
     if getattr(model.config, "layer_types", None):
         model.config.layer_types = model.config.layer_types[:NUM_LAYERS]
     model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(source).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(source, trust_remote_code=False).save_pretrained(folder)
     return folder

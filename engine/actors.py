@@ -106,10 +106,12 @@ def _joined(config: RayConfig) -> Iterator[None]:
 
 def _start_local(config: RayConfig, quiet: Mapping[str, Any]) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Ray turns tokens on for a new cluster unless RAY_AUTH_MODE says otherwise; given one here,
-    # it does not leave its own in the home directory, where later clusters would find it.
-    if not os.environ.keys() & {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"}:
-        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    if "RAY_AUTH_MODE" not in os.environ:
+        os.environ["RAY_AUTH_MODE"] = "token"
+        # given one here, Ray leaves none in the home directory, where later clusters would find it
+        if not os.environ.keys() & {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"}:
+            os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+        ray._raylet.Config.initialize("")  # it was imported before, and keeps the mode it saw then
     for is_last in (False, True):
         try:
             with warnings.catch_warnings():

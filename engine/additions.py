@@ -12,7 +12,7 @@ known and what was added as owned. The same corpus again finds its own folder an
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,7 @@ __all__ = ["ADDITION_STAGES", "headline", "score_new"]
 
 FOLDER, ORIGIN = "additions", "origin.json"
 OWN_SECTIONS = ("corpus", "selection", "drift", "ray")  # of the settings; all others are the run's
+_UNUSED_SECTIONS = ("evaluation", "study")  # no model of theirs is loaded for new rows
 _OWNED = CorpusConfig(path="the subset of the run")  # its vectors are given: nothing reads this
 
 
@@ -287,8 +288,17 @@ def _settings(
         if old.objective == "facility_location"
         else old.objective,
     }
+    trusted = dict(_trusted({n: v for n, v in values.items() if n not in _UNUSED_SECTIONS}))
+    for name, model in trusted.items():
+        if overrides.get(name) is not True:
+            raise SettingsError(
+                f"{run.path / CONFIG} lets the model {model} run code of its repository, and a run "
+                f"directory can come from others: say so yourself, --{name} true"
+            )
     for name, value in overrides.items():
         section = name.partition(".")[0]
+        if name in trusted:
+            continue
         if section not in OWN_SECTIONS:
             raise SettingsError(
                 f"--{name} is a setting of the run, whose network is frozen; of new rows one can "
@@ -296,6 +306,16 @@ def _settings(
             )
         override(values, name, value)
     return parse_config(values, source="settings")
+
+
+def _trusted(values: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """Names of the settings that trust the code of a model, each with the model."""
+    for key, value in values.items() if isinstance(values, Mapping) else enumerate(values):
+        inner = f"{name}.{key}" if name else str(key)
+        if key == "trust_remote_code" and value:
+            yield inner, str(values.get("path"))
+        elif isinstance(value, Mapping | list):
+            yield from _trusted(value, inner)
 
 
 def _place(
@@ -337,7 +357,10 @@ def _before(run: RunDirectory, folder: Path) -> list[RunDirectory]:
             if RunDirectory(path.parent).artifact(ADDITION_STAGES[-1].directory) is not None:
                 chains.append([*read_json(path)["after"], path.parent.name])
         write_json(origin, {"after": max(chains, key=len)})
-    return [RunDirectory(run.path / FOLDER / name) for name in read_json(origin)["after"]]
+    names = [str(name) for name in read_json(origin)["after"]]
+    if any(name in ("", "..") or Path(name).name != name for name in names):
+        raise RunDirectoryError(f"{origin} names folders that are not additions of this run")
+    return [RunDirectory(run.path / FOLDER / name) for name in names]
 
 
 def _artifact(directory: RunDirectory, folder: str) -> Artifact:

@@ -2,7 +2,8 @@
 
     0 done        1 internal error        2 bad input or settings
 
-The last line on stdout is one JSON object; everything else goes to stderr.
+The last line on stdout is one JSON object; everything else goes to stderr. Errors, logs and
+tracebacks can quote a corpus or a model, so they are made fit for a terminal first.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import json
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +21,12 @@ from typing import Any
 
 from engine.config import Config, load_config, yaml_value
 from engine.errors import EngineError, SettingsError
+from engine.progress import printable
 from engine.storage import is_remote
 
 __all__ = ["Arguments", "RunArguments", "main", "main_of_run"]
 
+_MAX_ERROR = 4000  # characters: an id or a cell can have millions
 _SETTINGS_HELP = """\
 Any setting of the config can be given as --section.key VALUE, VALUE read as YAML:
   --corpus.path my.parquet  --target.path gsm8k.jsonl  --teacher.name delift_se
@@ -87,17 +91,35 @@ def _run(job: Callable[[], dict[str, Any]]) -> int:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # Ray warns of each actor pool that restarts its actors, which is what we want of it
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Printable("%(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
     try:
         result = job()
     except EngineError as error:
-        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.write(f"error: {_one_line(error)}\n")
         return 2
     except KeyboardInterrupt:
         sys.stderr.write("interrupted; the same command goes on where this one stopped\n")
         return 130
-    sys.stdout.write(json.dumps(result, allow_nan=False) + "\n")
+    except Exception:
+        sys.stderr.write(printable(traceback.format_exc()))
+        return 1
+    # JSON spells out all that acts on a terminal but DEL
+    sys.stdout.write(json.dumps(result, allow_nan=False).replace("\x7f", "\\u007f") + "\n")
     return 0
+
+
+class _Printable(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
+def _one_line(error: EngineError) -> str:
+    """The sentence of an error: a line break in it would look like a message of its own."""
+    text = " ".join(str(error).splitlines())
+    cut = f" ... ({len(text):,} characters)" if len(text) > _MAX_ERROR else ""
+    return printable(text[:_MAX_ERROR]) + cut
 
 
 def _parse_of_run(

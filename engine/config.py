@@ -91,7 +91,9 @@ class ModelConfig(Section):
         1, ge=1, description="CPU threads per actor; fixed, since sums depend on it"
     )
     trust_remote_code: bool = Field(
-        False, description="run code that the model repository ships; the report shows it"
+        False,
+        description="run code that the model repository ships; the report shows it. A hub id then "
+        "needs its commit as `revision`",
     )
 
 

@@ -1,25 +1,39 @@
 """Progress on stderr that a person likes to watch: stage, rows, rate, time left.
 
-On a terminal a bar that redraws itself; elsewhere (a job's log) one line every few seconds.
+On a terminal a bar that redraws itself; elsewhere (a job's log) one line every few seconds. What is
+said may quote a corpus, a path or a model of strangers, so a terminal is sent no character that
+moves its cursor, changes its colours or title, or turns text round.
 """
 
 from __future__ import annotations
 
 import sys
 import time
+import unicodedata
 from types import TracebackType
 from typing import Any
 
 from tqdm import tqdm
 
-__all__ = ["Progress", "say"]
+__all__ = ["Progress", "printable", "say"]
 
 _SECONDS_BETWEEN_LINES = 10.0
 
 
 def say(message: str) -> None:
-    """One line on stderr."""
-    tqdm.write(message, file=sys.stderr)
+    """One message on stderr; it may have several lines."""
+    tqdm.write(printable(message), file=sys.stderr)
+
+
+def printable(text: str) -> str:
+    """A text as a terminal may have it: all else but newlines, tabs and spaces as an escape."""
+    return "".join(c if c.isprintable() or c in "\n\t" else _escaped(c) for c in text)
+
+
+def _escaped(character: str) -> str:
+    if unicodedata.category(character) == "Zs":  # such as a no-break space
+        return character
+    return character.encode("unicode_escape").decode("ascii")
 
 
 class Progress:
@@ -33,7 +47,7 @@ class Progress:
     """
 
     def __init__(self, label: str, total: int, unit: str, done: int = 0) -> None:
-        self.label, self.total, self.unit = label, total, unit
+        self.label, self.total, self.unit = printable(label), total, unit
         self.initial = self.done = done
         self._started = self._last_line = time.monotonic()
         self._bar: tqdm[Any] | None = None

@@ -26,7 +26,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import filelock
@@ -100,7 +100,7 @@ class Artifact:
 
     def __init__(self, directory: Path, manifest: dict[str, Any] | None = None) -> None:
         self.directory = directory
-        self.manifest: dict[str, Any] = manifest or read_json(directory / MANIFEST)
+        self.manifest: dict[str, Any] = manifest or _read_manifest(directory / MANIFEST)
 
     def with_groups(self, **groups: Sequence[tuple[Artifact, str]]) -> Artifact:
         """A view of this artifact in which some groups are those of others, one after the other.
@@ -197,6 +197,7 @@ class RunDirectory:
     def reopen(self, directory: str) -> Path:
         """Make a stage unfinished: drop its manifest, keep its parts; returns its folder."""
         stage_dir = self.stage_dir(directory)
+        _refuse_links(stage_dir)
         stage_dir.mkdir(parents=True, exist_ok=True)
         storage.remove(stage_dir / MANIFEST)
         return stage_dir
@@ -214,6 +215,33 @@ class RunDirectory:
         artifact = Artifact(stage_dir)
         _sweep(artifact)
         return artifact
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    """A manifest whose parts lie in its folder; only views, which no file holds, look further."""
+    manifest: dict[str, Any] = read_json(path)
+    for group in manifest["parts"].values():
+        for part in group:
+            name = PurePosixPath(str(part["path"]))
+            if name.is_absolute() or ".." in name.parts:
+                raise RunDirectoryError(
+                    f"{shown(path)} names {str(name)!r}, which is not in its folder"
+                )
+    return manifest
+
+
+def _refuse_links(stage_dir: Path) -> None:
+    """A stage writes into its folders and sweeps them: what is behind a link is not the run's."""
+    folders = [
+        stage_dir,
+        *(Path(at, name) for at, names, _ in os.walk(stage_dir) for name in names),
+    ]
+    for folder in folders:
+        if folder.is_symlink():
+            raise RunDirectoryError(
+                f"{folder} is a link, and a stage deletes what it does not know in its folder: "
+                "put the folder itself there, or choose another --run-dir"
+            )
 
 
 def _in_use(run: RunDirectory) -> str:
@@ -315,13 +343,17 @@ def finish_part(
 
 
 def finished_part(data_path: Path) -> Part | None:
-    """The part, if this file has been finished."""
+    """The part, if this file has been finished; a record of another file is none of it."""
     record = record_path(data_path)
     if not storage.exists(record):
         return None
     # in object storage the record is sent after the file, and they are deleted together
     is_there = storage.uri_of(data_path) is not None or data_path.is_file()
-    return Part(**read_json(record)) if is_there else None
+    if not is_there:
+        return None
+    part = Part(**read_json(record))
+    parts = PurePosixPath(part.path).parts
+    return part if ".." not in parts and data_path.parts[-len(parts) :] == parts else None
 
 
 def total_usage(parts: Sequence[Part]) -> dict[str, float]:

@@ -1,6 +1,7 @@
 """New rows for a finished run: what is computed, what is left alone, what is added."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -298,3 +299,32 @@ def test_every_stage_of_an_addition_has_a_manifest(old):
     added = score_new(directory.path, str(folder / "new.jsonl"), overwrite=True)
     for stage in ADDITION_STAGES:
         assert added.artifact(stage.directory).manifest["kind"] == stage.name
+
+
+def test_trust_in_a_models_code_is_not_taken_from_a_run_directory(old, tmp_path):
+    directory, folder, _ = old
+    run_dir = tmp_path / "run"
+    shutil.copytree(directory.path, run_dir, ignore=shutil.ignore_patterns("additions"))
+    values = json.loads((run_dir / "config.json").read_text())
+    values["embedding"]["model"]["trust_remote_code"] = True
+    (run_dir / "config.json").write_text(json.dumps(values))
+    name = "embedding.model.trust_remote_code"
+    for overrides in ({}, {name: False}, {name: "yes"}):
+        with pytest.raises(SettingsError, match=f"say so yourself, --{name} true"):
+            score_new(run_dir, str(folder / "new.jsonl"), overrides=overrides)
+    assert not (run_dir / "additions").exists()
+    added = score_new(run_dir, str(folder / "new.jsonl"), overrides={name: True})
+    assert added.artifact("2-embeddings").manifest["settings"]["embedding"]["model"][
+        "trust_remote_code"
+    ]
+
+
+@pytest.mark.parametrize("name", ["../../elsewhere", "/etc", "a/b", "..", ""])
+def test_earlier_additions_lie_in_the_run(old, tmp_path, name):
+    directory, folder, _ = old
+    run_dir = tmp_path / "run"
+    shutil.copytree(directory.path, run_dir)
+    added = score_new(run_dir, str(folder / "new.jsonl"))
+    (added.path / "origin.json").write_text(json.dumps({"after": [name]}))
+    with pytest.raises(RunDirectoryError, match="names folders that are not additions of this run"):
+        score_new(run_dir, str(folder / "new.jsonl"))

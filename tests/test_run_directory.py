@@ -63,3 +63,33 @@ def test_two_jobs_cannot_share_a_run_directory(tmp_path):
         pass
     with run.lock():
         pass
+
+
+@pytest.mark.parametrize("name", ["../../outside.parquet", "/etc/passwd", "a/../../b"])
+def test_a_manifest_names_files_of_its_own_folder(tmp_path, name):
+    parts = {"x": [{"path": name, "rows": 1, "sha256": "0"}]}
+    write_json(tmp_path / "run" / "1-corpus" / "manifest.json", {"parts": parts})
+    with pytest.raises(RunDirectoryError, match="which is not in its folder"):
+        RunDirectory(tmp_path / "run").artifact("1-corpus")
+
+
+@pytest.mark.parametrize("link", ["1-corpus", "1-corpus/candidates"])
+def test_nothing_behind_a_link_is_written_or_swept(tmp_path, link):
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "file").write_text("x")
+    place = tmp_path / "run" / link
+    place.parent.mkdir(parents=True)
+    place.symlink_to(precious)
+    with pytest.raises(RunDirectoryError, match="is a link, and a stage deletes"):
+        RunDirectory(tmp_path / "run").reopen("1-corpus")
+    assert (precious / "file").read_text() == "x"
+
+
+@pytest.mark.parametrize("name", ["../../secret.npy", "/etc/passwd", "b.npy", "c/a.npy"])
+def test_a_record_is_of_the_file_beside_it(tmp_path, name):
+    (tmp_path / "a.npy").write_bytes(b"1")
+    part = finish_part(tmp_path, tmp_path / "a.npy", 1)
+    assert finished_part(tmp_path / "a.npy") == part
+    write_json(tmp_path / "a.npy.json", {**vars(part), "path": name})
+    assert finished_part(tmp_path / "a.npy") is None

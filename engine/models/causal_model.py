@@ -12,7 +12,7 @@ from torch import Tensor
 
 from engine.config import ModelConfig
 from engine.errors import ModelError
-from engine.models.resolve import resolve
+from engine.models.resolve import check_hub_files, resolve
 
 __all__ = ["HEAD_ROWS", "MAX_PADDED", "context_size", "load_causal_model", "logits_finisher"]
 
@@ -36,7 +36,12 @@ def load_causal_model(config: ModelConfig) -> tuple[Any, Any]:
 
     transformers_logging.disable_progress_bar()
     resolved = resolve(config)
-    shared = {"revision": resolved.revision, "trust_remote_code": resolved.trust_remote_code}
+    check_hub_files(resolved, config.path)
+    shared = {
+        "revision": resolved.revision,
+        "trust_remote_code": resolved.trust_remote_code,
+        "local_files_only": resolved.is_local,
+    }
     tokenizer = AutoTokenizer.from_pretrained(resolved.source, **shared)
     model = AutoModelForCausalLM.from_pretrained(
         resolved.source,

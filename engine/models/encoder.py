@@ -18,7 +18,7 @@ from torch import Tensor
 
 from engine.config import ModelConfig
 from engine.errors import SettingsError
-from engine.models.resolve import loading, resolve
+from engine.models.resolve import check_hub_files, loading, resolve
 
 __all__ = ["Encoded", "Encoder"]
 
@@ -152,6 +152,7 @@ def _load(config: ModelConfig) -> Any:
 
     logging.disable_progress_bar()
     resolved = resolve(config)
+    check_hub_files(resolved, config.path)
     model = SentenceTransformer(
         resolved.source,
         device="cuda" if torch.cuda.is_available() else "cpu",

@@ -18,6 +18,8 @@ from engine.errors import ModelError
 
 __all__ = ["cache_directory", "converted_directory"]
 
+_ALONE = "model.gguf"
+
 
 def cache_directory() -> Path:
     """Where converted models are kept: $NN_CIFT_CACHE, or ~/.cache/nn-cift."""
@@ -61,18 +63,25 @@ def _convert(file: Path, directory: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    # From a folder in which it is alone: transformers would take an adapter, settings and a
+    # tokenizer from beside it, and none of them is part of the identity that names the result.
+    # Left unsaid, trust_remote_code is a question on the terminal.
+    apart = directory / ".gguf"
+    apart.mkdir()
+    (apart / _ALONE).symlink_to(file.resolve())
+    shared = {"gguf_file": _ALONE, "local_files_only": True, "trust_remote_code": False}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name)
-        loaded = AutoModelForCausalLM.from_pretrained(
-            str(file.parent), gguf_file=file.name, dtype=torch.float32
-        )
+        tokenizer = AutoTokenizer.from_pretrained(str(apart), **shared)
+        loaded = AutoModelForCausalLM.from_pretrained(str(apart), dtype=torch.float32, **shared)
     except Exception as error:  # transformers raises whatever its GGUF reader trips over
         reason = " ".join(str(error).split())[:300]
         raise ModelError(f"{file.name} cannot be read as GGUF: {reason}") from error
+    finally:
+        shutil.rmtree(apart)
     config = loaded.config
     if hasattr(config, "quantization_config"):
         del config.quantization_config
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False)
     model.load_state_dict(loaded.state_dict(), assign=True)
     model.tie_weights()
     model.save_pretrained(directory)

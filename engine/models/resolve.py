@@ -3,7 +3,8 @@
 A setting is a Hugging Face id, a local path, an address in object storage, whose files are brought
 here once, or `package:PACKAGE/PATH`: weights that an installed Python package ships. Packages are
 found without being imported. A GGUF file is converted once.
-Weights are read from safetensors only: a pickle runs code when it is opened.
+Weights are read from safetensors only: a pickle runs code when it is opened. What else the files of
+a model may ask for is checked in model_files.py.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -21,12 +23,14 @@ from safetensors import SafetensorError
 from engine.config import ModelConfig
 from engine.errors import ModelError
 from engine.models.gguf import converted_directory
+from engine.models.model_files import check_model_files
 from engine.storage import fetch_tree, is_remote
 
-__all__ = ["ResolvedModel", "loading", "model_identity", "resolve"]
+__all__ = ["ResolvedModel", "check_hub_files", "loading", "model_identity", "resolve"]
 
 _PACKAGE = "package:"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 _SAMPLE_BYTES = 1 << 20
 _IGNORED = ("__pycache__", "README.md")
@@ -54,16 +58,54 @@ def resolve(config: ModelConfig) -> ResolvedModel:
     """Find a model; converts a GGUF file on first use (half a minute), else costs a few stats.
 
     Raises ModelError, in one sentence, for a package that is not installed, a path that does not
-    exist, a directory without config.json, and weights that are not safetensors.
+    exist, a directory without config.json, weights that are not safetensors, files that ask for
+    more than to be read, and trust in a hub repository that is not in one commit of it.
     """
     path = _local_path(config)
     if path is None:
+        if config.trust_remote_code and not _COMMIT.fullmatch(config.revision or ""):
+            raise ModelError(
+                f"model {config.path}: trust_remote_code runs whatever its owner puts there next; "
+                "set revision to the commit that you have read (40 hex digits)"
+            )
         return ResolvedModel(config.path, config.revision, config.trust_remote_code, False)
     if path.suffix == ".gguf":
         path = converted_directory(path, name=_digest(path))
     else:
         _check_directory(path, config.path)
+        check_model_files(partial(_local_file, path), config.path, config.trust_remote_code)
     return ResolvedModel(str(path), None, config.trust_remote_code, True)
+
+
+def check_hub_files(resolved: ResolvedModel, setting: str) -> None:
+    """What `resolve` checks of a directory, of a hub id; call it before its loader.
+
+    Fetches the few small files that it reads into the cache, where the loader finds them. Does
+    nothing for a directory.
+    """
+    if not resolved.is_local:
+        find = partial(_hub_file, resolved.source, resolved.revision)
+        check_model_files(find, setting, resolved.trust_remote_code)
+
+
+def _local_file(directory: Path, name: str) -> Path | None:
+    path = directory / name
+    return path if path.is_file() else None
+
+
+def _hub_file(source: str, revision: str | None, name: str) -> Path | None:
+    from transformers.utils import cached_file
+
+    # a file that cannot be had is none: the loader cannot have it either, and says why
+    path = cached_file(
+        source,
+        name,
+        revision=revision,
+        _raise_exceptions_for_gated_repo=False,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+    )
+    return None if path is None else Path(path)
 
 
 def model_identity(config: ModelConfig) -> str:
@@ -110,7 +152,7 @@ def _local_path(config: ModelConfig) -> Path | None:
 
 def _package_path(setting: str) -> Path:
     package, _, inner = setting.removeprefix(_PACKAGE).partition("/")
-    if not package.isidentifier():
+    if not package.isidentifier() or ".." in Path(inner).parts or Path(inner).is_absolute():
         raise ModelError(f"model {setting}: expected package:PACKAGE/PATH")
     try:
         spec = importlib.util.find_spec(package)

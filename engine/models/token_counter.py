@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from engine.config import ModelConfig
-from engine.models.resolve import loading, resolve
+from engine.models.resolve import check_hub_files, loading, resolve
 
 __all__ = ["TokenCounter"]
 
@@ -21,6 +21,7 @@ class TokenCounter:
 
         with loading(config):
             resolved = resolve(config)
+            check_hub_files(resolved, config.path)
             self._tokenizer = AutoTokenizer.from_pretrained(
                 resolved.source,
                 revision=resolved.revision,

@@ -84,13 +84,3 @@ def test_imports_go_down(path):
 def test_numerics_and_models_know_no_ray(path):
     if unit_of(path) in NO_RAY:
         assert not [name for name in imported(path) if name.split(".")[0] == "ray"]
-
-
-@pytest.mark.parametrize("path", list(modules()), ids=lambda p: str(p.relative_to(ENGINE)))
-def test_nothing_is_pickled(path):
-    names = set(imported(path))
-    assert not names & {"pickle", "joblib", "dill", "cloudpickle", "marshal", "shelve"}
-    source = path.read_text(encoding="utf-8")
-    assert "torch.load(" not in source
-    assert "allow_pickle=True" not in source
-    assert "trust_remote_code=True" not in source

