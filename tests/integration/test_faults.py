@@ -165,12 +165,12 @@ def nodes(log, count=2, **env):
             os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
-# the agents are parts of a node: it dies with them
-NOT_WORKERS = ("ray::IDLE", "ray::DashboardAgent", "ray::RuntimeEnvAgent")
+# what Ray calls a worker process that is at our work: an actor of a pool, a task, a training
+AT_WORK = ("_PoolActor", "_with_threads", "_do_alone", "RayTrainWorker", "TrainController")
 
 
 def busy_workers(cluster):
-    """Processes of the cluster that are doing our work, by what Ray calls them."""
+    """Processes of the cluster that are doing our work."""
     raylets = {
         process.process.pid
         for node in cluster.list_all_nodes()
@@ -179,9 +179,8 @@ def busy_workers(cluster):
     found = []
     for process in psutil.process_iter(["pid", "ppid", "cmdline"]):
         title = " ".join(process.info["cmdline"] or [])
-        if title.startswith(NOT_WORKERS):
-            continue
-        if process.info["ppid"] in raylets and title.startswith("ray::"):
+        is_ours = title.startswith("ray::") and any(name in title for name in AT_WORK)
+        if process.info["ppid"] in raylets and is_ours:
             found.append(process)
     return found
 
