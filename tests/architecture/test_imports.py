@@ -1,6 +1,7 @@
 """Who may import whom. The rules are those of engine/README.md."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -84,3 +85,27 @@ def test_imports_go_down(path):
 def test_numerics_and_models_know_no_ray(path):
     if unit_of(path) in NO_RAY:
         assert not [name for name in imported(path) if name.split(".")[0] == "ray"]
+
+
+# Modules that open files which are not a run's: a user's, a model's, a checkpoint of Ray Train's.
+OPENS_OTHERS = {
+    "run_directory.py",
+    "storage.py",
+    "corpus/readers.py",
+    "corpus/slices.py",
+    "network/training.py",
+    "network/ensemble.py",
+    "teachers/less.py",
+}
+READERS = re.compile(
+    r"\b(np\.load|pq\.read_table|feather\.read_table|safe_open|load_file|ParquetFile|read_metadata)"
+    r"\((?!storage\.fetch\()"
+)
+
+
+@pytest.mark.parametrize("path", list(modules()), ids=lambda p: str(p.relative_to(ENGINE)))
+def test_files_of_a_run_are_read_where_they_may_have_to_be_brought(path):
+    """A run may lie in object storage: the readers of run_directory and `fetch` bring its files."""
+    if unit_of(path) in {"models", "kernels"} or str(path.relative_to(ENGINE)) in OPENS_OTHERS:
+        return
+    assert not READERS.findall(path.read_text(encoding="utf-8"))
