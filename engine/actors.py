@@ -70,7 +70,7 @@ def connected(config: RayConfig) -> Iterator[None]:
     lives in this process' environment alone. EngineError when the cluster itself fails.
     """
     global _cpu_resource
-    _cpu_resource = config.cpu_resource
+    before, _cpu_resource = _cpu_resource, config.cpu_resource
     with _joined(config):
         try:
             yield
@@ -81,6 +81,8 @@ def connected(config: RayConfig) -> Iterator[None]:
                 f"the Ray cluster failed ({type(error).__name__}: {_first_line(error)}); what was "
                 "finished is kept, and the same command goes on from there"
             ) from error
+        finally:
+            _cpu_resource = before
 
 
 @contextmanager
