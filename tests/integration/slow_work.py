@@ -6,9 +6,9 @@ WORK_LOG, folder with a file for each piece that was begun; POISON, a text on wh
 the teacher crash the process; NO_MODEL, no model can be loaded here.
 """
 
+import ctypes
 import os
 import secrets
-import signal
 import time
 
 
@@ -33,7 +33,7 @@ def lay():
     def crashing(function, texts_of):
         def call(*args, **kwargs):
             if poison and any(poison in text for text in texts_of(*args)):
-                os.kill(os.getpid(), signal.SIGSEGV)
+                ctypes.string_at(0)  # at once, which a signal to oneself is not
             return function(*args, **kwargs)
 
         return call
