@@ -18,8 +18,10 @@ def main():
     from engine.command_line import main as run_job
     from engine.pipeline import run
 
+    address = os.environ.get("DRIVE_ADDRESS", "local")
     ray.init(
-        address=os.environ.get("DRIVE_ADDRESS", "local"),
+        address=address,
+        **({"include_dashboard": False} if address == "local" else {}),
         runtime_env={"worker_process_setup_hook": "tests.integration.slow_work.lay"},
         log_to_driver=False,
         logging_level=logging.ERROR,
