@@ -1,0 +1,247 @@
+"""From what was measured on two cores to many rows on many GPUs: arithmetic, and its assumptions.
+
+Every number is an `Assumption`: measured here, or taken from somewhere that it names. A stage takes
+
+    start + serial * rows + CPU / cores + models / GPUs + files / storage + part * parts / actors
+
+where start and serial are the line through the measured sizes, less what ran side by side. So it
+says what the code as it is would take, single processes included, and not what could be.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from engine.corpus import layout
+from engine.influence.pairs import UNIT_ROWS
+from engine.influence.predict_stage import BLOCK_PAIRS
+from engine.selection.nearest import BLOCK_ROWS
+from engine.teachers.score import PARTS_AIMED_AT, POINTS_PER_BUCKET
+
+__all__ = [
+    "STAGES",
+    "Assumption",
+    "Line",
+    "StageCosts",
+    "assumed",
+    "cost_assumptions",
+    "costs_of",
+    "line",
+    "measured_costs",
+    "project",
+]
+
+STAGES = ("ingest", "embed", "sample", "score", "fit", "predict", "select", "report")
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Assumption:
+    """A number, its unit, whether it was measured here, and where it comes from."""
+
+    name: str
+    value: float
+    unit: str
+    kind: Literal["measured", "counted", "assumed"]
+    source: str
+
+
+@dataclass(frozen=True)
+class Line:
+    """fixed + slope x rows, neither below 0."""
+
+    fixed: float
+    slope: float
+
+    def at(self, rows: float) -> float:
+        return self.fixed + self.slope * rows
+
+
+def line(points: Sequence[tuple[float, float]]) -> Line:
+    """Through the first and the last of points (rows, value).
+
+    A value that falls with the rows is noise round a constant: the larger of the two, and no slope.
+    One that rises faster than the rows has no fixed part.
+    """
+    (x0, y0), (x1, y1) = points[0], points[-1]
+    slope = max(0.0, (y1 - y0) / (x1 - x0)) if x1 > x0 else 0.0
+    if slope == 0.0:
+        return Line(max(y0, y1), 0.0)
+    fixed = y0 - slope * x0
+    return Line(fixed, slope) if fixed >= 0 else Line(0.0, y1 / x1)
+
+
+@dataclass(frozen=True)
+class StageCosts:
+    """Of one stage, from the measured sizes.
+
+    Attributes:
+        serial: wall seconds outside of what ran side by side, by rows.
+        parallel_s: CPU seconds of the side by side, for each unit of `unit`.
+        memory: bytes of its largest process, by rows.
+        disk: bytes that it leaves, by rows.
+    """
+
+    serial: Line
+    parallel_s: float
+    memory: Line
+    disk: Line
+
+
+def costs_of(stage: str, measured: Sequence[Mapping[str, Any]], cpus: int) -> StageCosts:
+    """From the rows of the `rows` benchmark, by ascending size."""
+    found = [row for row in measured if row["stage"] == stage]
+    last = found[-1]
+    return StageCosts(
+        serial=line([(r["rows"], r["seconds"] - r["pool_seconds"] / cpus) for r in found]),
+        parallel_s=last["pool_cpu_seconds"] / units(stage, last["rows"], last["targets"], last),
+        memory=line([(r["rows"], r["worker_mib"] * 2**20) for r in found]),
+        disk=line([(r["rows"], r["disk_mib"] * 2**20) for r in found]),
+    )
+
+
+def units(stage: str, rows: float, targets: float, counts: Mapping[str, Any]) -> float:
+    """What the side-by-side work of a stage grows with."""
+    return {
+        "ingest": rows + targets,
+        "embed": rows + targets,
+        "predict": rows * targets,  # pairs
+        "select": rows * counts["selected"],  # cosines of each row with what is selected
+        "score": counts["labels"],
+    }.get(stage, rows)
+
+
+def project(
+    rows: int, gpus: int, costs: Mapping[str, StageCosts], known: Mapping[str, float]
+) -> Iterator[Row]:
+    """Seconds of each stage by what they are spent on, and the sum.
+
+    `known` are the values of the assumptions by name.
+    """
+    nodes = gpus / known["gpus_per_node"]
+    cores = nodes * known["cores_per_node"]
+    targets = known["targets"]
+    model_s = {
+        "embed": (rows + targets) / known["encoder_rows_per_gpu_s"],
+        "score": known["labels"] / known["teacher_pairs_per_gpu_s"],
+    }
+    total: Row = {}
+    for stage in STAGES:
+        cost = costs[stage]
+        work = cost.parallel_s * units(stage, rows, targets, known)
+        # an actor that holds a GPU has one core busy beside it
+        side_by_side = work / (gpus if stage in model_s else cores)
+        read = sum(costs[name].disk.at(rows) for name in _READS.get(stage, ()))
+        read *= nodes if stage == "predict" else 1  # every node maps the units of all rows
+        moved = cost.disk.at(rows) + read + (known["text_bytes"] * rows if stage == "ingest" else 0)
+        parts = _parts(stage, rows, targets)
+        actors = gpus if stage in model_s else cores
+        spent = {
+            "start_s": cost.serial.fixed,
+            "serial_s": cost.serial.slope * rows,
+            "cpu_s": side_by_side,
+            "gpu_s": model_s.get(stage, 0.0) / gpus,
+            "storage_s": moved / known["storage_bytes_s"],
+            "parts_s": parts * known["part_s"] / min(actors, max(parts, 1)),
+        }
+        if stage == "fit":  # one process, by labels
+            spent |= {"serial_s": known["fit_label_s"] * known["labels"], "start_s": 0.0}
+        row = {"rows": rows, "gpus": gpus, "stage": stage, "seconds": sum(spent.values()), **spent}
+        row["worker_gib"] = cost.memory.at(rows) / 2**30
+        row["disk_gib"] = cost.disk.at(rows) / 2**30
+        for name, value in row.items():
+            if name.endswith("_s") or name in ("seconds", "disk_gib"):
+                total[name] = total.get(name, 0.0) + value
+            elif name == "worker_gib":
+                total[name] = max(total.get(name, 0.0), value)
+        yield row
+    yield {"rows": rows, "gpus": gpus, "stage": "sum", "hours": total["seconds"] / 3600, **total}
+
+
+# --- the assumptions -----------------------------------------------------------------------------
+
+
+def assumed(flags: Mapping[str, tuple[float, str, str]]) -> list[Assumption]:
+    """Of the command line, `name: (value, unit, source)`; and what follows from them."""
+    found = [Assumption(name, *what[:2], "assumed", what[2]) for name, what in flags.items()]
+    value = {item.name: item.value for item in found}
+    flops = 1e12 * value["gpu_tflops"] * value["gpu_utilisation"]
+    tokens = {
+        "encoder_rows_per_gpu_s": ("encoder_params", "tokens_per_row"),
+        "teacher_pairs_per_gpu_s": ("teacher_params", "tokens_per_pair"),
+    }
+    for name, (params, per_unit) in tokens.items():
+        speed = flops / (2 * value[params] * value[per_unit])
+        source = f"gpu_tflops x gpu_utilisation / (2 x {params} x {per_unit})"
+        found.append(Assumption(name, speed, "1/s", "assumed", source))
+    return found
+
+
+def measured_costs(
+    rows: Sequence[Mapping[str, Any]],
+    pools: Sequence[Mapping[str, Any]],
+    settings: Mapping[str, Any],
+) -> list[Assumption]:
+    """What `project` needs beside the stages: of the `rows` and the `nodes` benchmark."""
+    fits = [row for row in rows if row["stage"] == "fit"]
+    embedded = [row for row in pools if row["pool"] == "embed"]
+    most = max(row["nodes"] for row in pools)
+    part = next(row for row in embedded if row["nodes"] == most)["overhead_ms_per_part"] / 1e3
+    fit = max(row["seconds"] for row in fits) / fits[-1]["training_labels"]
+    return [
+        Assumption("fit_label_s", fit, "s", "measured", "rows: fit, seconds / training labels"),
+        Assumption("part_s", part, "s", "measured", f"nodes: embed on {most} nodes, beyond sleep"),
+        Assumption(
+            "text_bytes",
+            settings["text_bytes"],
+            "B/row",
+            "counted",
+            "rows: size of the corpus file",
+        ),
+    ]
+
+
+def cost_assumptions(costs: Mapping[str, StageCosts]) -> Iterator[Assumption]:
+    """The measured costs of the stages, as lines of the same table."""
+    for stage, cost in costs.items():
+        rows = "rows: line through the sizes"
+        yield Assumption(f"{stage}, start", cost.serial.fixed, "s", "measured", rows)
+        slope = 1e6 * cost.serial.slope
+        yield Assumption(f"{stage}, serial", slope, "us/row", "measured", rows)
+        if cost.parallel_s:
+            unit = f"us/{_UNIT_NAMES.get(stage, 'row')}"
+            source = "rows: CPU seconds of the parts at the largest size"
+            yield Assumption(f"{stage}, cpu", 1e6 * cost.parallel_s, unit, "measured", source)
+        per_row = cost.disk.slope
+        yield Assumption(f"{stage}, files", per_row, "B/row", "measured", rows)
+        memory = cost.memory.slope
+        yield Assumption(f"{stage}, largest worker", memory, "B/row", "measured", f"{rows}, PSS")
+
+
+_UNIT_NAMES = {"predict": "pair", "select": "cosine", "score": "label"}
+
+# Artifacts that a stage reads whole; others it reads a few rows or columns of.
+_READS = {
+    "embed": ("ingest",),
+    "sample": ("ingest",),
+    "predict": ("embed", "predict"),
+    "select": ("embed", "ingest"),
+}
+
+
+def _parts(stage: str, rows: float, targets: float) -> float:
+    """Pieces of work on actor pools, as the stages cut it; of predict a block of targets each."""
+    wanted = max(1, int(rows) // layout.PARTS_AIMED_AT)
+    size = min(max(1 << (wanted - 1).bit_length(), layout.SMALLEST_PART), layout.LARGEST_PART)
+    block = min(UNIT_ROWS, max(64, 2 ** int(math.log2(max(1, BLOCK_PAIRS // rows)))))
+    return {
+        "ingest": rows / size,
+        "embed": rows / size,
+        "score": targets / POINTS_PER_BUCKET + PARTS_AIMED_AT,
+        "predict": 2 * rows / UNIT_ROWS + targets / block,
+        "select": rows / BLOCK_ROWS,
+    }.get(stage, 0.0)
