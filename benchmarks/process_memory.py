@@ -1,15 +1,19 @@
 """Memory of a job and of the Ray that it starts, looked at from outside while it runs.
 
-Three measures, in bytes: RSS counts a shared page in every process that maps it, PSS shares it out
-among them, USS leaves it out. Mapped files and Ray's object store are shared, so PSS is what sums.
+Four measures, in bytes. RSS counts a shared page in every process that maps it, PSS shares it out
+among them, USS leaves it out; all three count pages of mapped files, which the system may drop at
+any time. ANON leaves those out: what a process cannot do without. Of Linux only.
 """
 
 from __future__ import annotations
 
+import math
+import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import psutil
@@ -17,8 +21,8 @@ import psutil
 __all__ = ["INTERVAL", "MEASURES", "ROLES", "MemorySampler", "Sample", "peak", "role_of"]
 
 Role = Literal["driver", "worker", "gcs", "raylet", "head_other"]
-ROLES: tuple[Role, ...] = ("driver", "worker", "gcs", "raylet", "head_other")
-MEASURES = ("rss", "pss", "uss")
+ROLES: tuple[Role, ...] = ("driver", "gcs", "raylet", "head_other", "worker")
+MEASURES = ("rss", "pss", "uss", "anon")
 INTERVAL = 0.5  # seconds between two looks
 # Ray gives these two the titles of workers; they belong to the node.
 _AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
@@ -26,18 +30,16 @@ _AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
 
 @dataclass(frozen=True)
 class Sample:
-    """One look: wall-clock time in seconds, and bytes by role and measure.
+    """One look: wall-clock time in seconds, and what the processes had then.
 
     Attributes:
-        largest: of each role the process with the most PSS, {measure: bytes}.
-        total: of all processes of the role together.
-        titles: of the largest process of each role.
+        largest: (bytes, title) of the process that has most, by role and measure.
+        load: runnable processes of the whole machine, the mean of the last minute.
     """
 
     time: float
-    largest: Mapping[str, Mapping[str, int]]
-    total: Mapping[str, Mapping[str, int]]
-    titles: Mapping[str, str]
+    largest: Mapping[tuple[str, str], tuple[int, str]]
+    load: float = 0.0
 
 
 def role_of(pid: int, driver: int, name: str, command: str) -> Role | None:
@@ -87,34 +89,42 @@ def _look(driver: int) -> Sample | None:
         processes = [root, *root.children(recursive=True)]
     except psutil.Error:
         return None
-    largest: dict[str, dict[str, int]] = {}
-    total: dict[str, dict[str, int]] = {}
-    titles: dict[str, str] = {}
+    largest: dict[tuple[str, str], tuple[int, str]] = {}
     for process in processes:
         try:
             command = " ".join(process.cmdline())
             role = role_of(process.pid, driver, process.name(), command)
             if role is None:
                 continue
-            found: Any = process.memory_full_info()
-        except psutil.Error:  # it ended meanwhile
+            sizes = _sizes(process)
+        except (psutil.Error, OSError):  # it ended meanwhile
             continue
-        sizes = {measure: int(getattr(found, measure)) for measure in MEASURES}
-        sums = total.setdefault(role, dict.fromkeys(MEASURES, 0))
-        for measure in MEASURES:
-            sums[measure] += sizes[measure]
-        if role not in largest or sizes["pss"] > largest[role]["pss"]:
-            largest[role], titles[role] = sizes, command[:80]
-    return Sample(time.time(), largest, total, titles)
+        for measure, size in sizes.items():
+            largest[role, measure] = max(
+                largest.get((role, measure), (0, "")), (size, command[:80])
+            )
+    return Sample(time.time(), largest, os.getloadavg()[0])
+
+
+def _sizes(process: psutil.Process) -> dict[str, int]:
+    found: Any = process.memory_full_info()
+    sizes = {measure: int(getattr(found, measure)) for measure in ("rss", "pss", "uss")}
+    status = Path(f"/proc/{process.pid}/status").read_text(encoding="utf-8")
+    anon = [line.split()[1] for line in status.splitlines() if line.startswith("RssAnon:")]
+    return {**sizes, "anon": 1024 * int(anon[0]) if anon else 0}
 
 
 def peak(
-    samples: list[Sample], role: Role, measure: str = "pss", start: float = 0.0, stop: float = 1e18
+    samples: Sequence[Sample],
+    role: Role,
+    measure: str,
+    start: float = 0.0,
+    stop: float = math.inf,
 ) -> tuple[int, str]:
     """Most bytes of the largest process of a role between two times, and that process' title."""
     found = [
-        (sample.largest[role][measure], sample.titles[role])
+        sample.largest[role, measure]
         for sample in samples
-        if role in sample.largest and start <= sample.time <= stop
+        if (role, measure) in sample.largest and start <= sample.time <= stop
     ]
     return max(found, default=(0, ""))

@@ -82,7 +82,7 @@ class StageCosts:
     Attributes:
         serial: wall seconds outside of what ran side by side, by rows.
         parallel_s: CPU seconds of the side by side, for each unit of `unit`.
-        memory: bytes of its largest process, by rows.
+        memory: anonymous bytes of its largest worker, by rows.
         disk: bytes that it leaves, by rows.
     """
 
@@ -99,7 +99,7 @@ def costs_of(stage: str, measured: Sequence[Mapping[str, Any]], cpus: int) -> St
     return StageCosts(
         serial=line([(r["rows"], r["seconds"] - r["pool_seconds"] / cpus) for r in found]),
         parallel_s=last["pool_cpu_seconds"] / units(stage, last["rows"], last["targets"], last),
-        memory=line([(r["rows"], r["worker_mib"] * 2**20) for r in found]),
+        memory=line([(r["rows"], r["worker_anon_mib"] * 2**20) for r in found]),
         disk=line([(r["rows"], r["disk_mib"] * 2**20) for r in found]),
     )
 
@@ -219,7 +219,9 @@ def cost_assumptions(costs: Mapping[str, StageCosts]) -> Iterator[Assumption]:
         per_row = cost.disk.slope
         yield Assumption(f"{stage}, files", per_row, "B/row", "measured", rows)
         memory = cost.memory.slope
-        yield Assumption(f"{stage}, largest worker", memory, "B/row", "measured", f"{rows}, PSS")
+        yield Assumption(
+            f"{stage}, largest worker", memory, "B/row", "measured", f"{rows}, anonymous memory"
+        )
 
 
 _UNIT_NAMES = {"predict": "pair", "select": "cosine", "score": "label"}

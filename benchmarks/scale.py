@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import statistics
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -24,7 +25,7 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.process_memory import INTERVAL, MemorySampler, Sample, peak
+from benchmarks.process_memory import INTERVAL, MEASURES, ROLES, MemorySampler, Sample, peak
 from benchmarks.projection import (
     assumed,
     cost_assumptions,
@@ -122,7 +123,7 @@ def stage_rows(run: Path, num_rows: int, samples: list[Sample]) -> Iterator[Row]
         seconds, stop = float(manifest["wall_seconds"]), path.stat().st_mtime
         pools = pool_usage(run / folder, manifest)
         window = {"start": stop - seconds - INTERVAL, "stop": stop + INTERVAL}
-        worker, title = peak(samples, "worker", **window)
+        needed, title = peak(samples, "worker", "anon", **window)
         yield {
             "rows": num_rows,
             "stage": stage,
@@ -130,11 +131,14 @@ def stage_rows(run: Path, num_rows: int, samples: list[Sample]) -> Iterator[Row]
             "us_per_row": 1e6 * seconds / num_rows,
             "pool_seconds": pools["seconds"],
             "pool_cpu_seconds": pools["cpu_seconds"],
-            "driver_mib": peak(samples, "driver", **window)[0] / MIB,
-            "worker_mib": worker / MIB,
+            "driver_rss_mib": peak(samples, "driver", "rss", **window)[0] / MIB,
             "worker_rss_mib": peak(samples, "worker", "rss", **window)[0] / MIB,
+            "worker_anon_mib": needed / MIB,
             "worker": title.removeprefix("ray::"),
             "disk_mib": folder_bytes(run / folder) / MIB,
+            "load": statistics.fmean(
+                s.load for s in samples if window["start"] <= s.time <= window["stop"]
+            ),
             **counts,
         }
 
@@ -175,8 +179,8 @@ def folder_bytes(folder: Path) -> int:
 def memory_rows(samples: Mapping[int, list[Sample]]) -> Iterator[Row]:
     """Peaks of each kind of process at each size, and how the last compares with the first."""
     sizes = sorted(samples)
-    for role in ("driver", "gcs", "raylet", "head_other", "worker"):
-        for measure in ("pss", "uss", "rss"):
+    for role in ROLES:
+        for measure in MEASURES:
             peaks = {size: peak(samples[size], role, measure)[0] / MIB for size in sizes}
             row: Row = {"process": role, "measure": measure}
             row |= {f"mib_{size}": value for size, value in peaks.items()}
@@ -186,8 +190,8 @@ def memory_rows(samples: Mapping[int, list[Sample]]) -> Iterator[Row]:
 
 
 STAGE_COLUMNS = (
-    "rows", "stage", "seconds", "us_per_row", "pool_cpu_seconds", "driver_mib", "worker_mib",
-    "worker_rss_mib", "worker", "disk_mib",
+    "rows", "stage", "seconds", "us_per_row", "pool_cpu_seconds", "driver_rss_mib",
+    "worker_rss_mib", "worker_anon_mib", "worker", "disk_mib", "load",
 )  # fmt: skip
 
 

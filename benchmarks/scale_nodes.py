@@ -6,6 +6,7 @@ and when the first was begun and the last was done.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -71,6 +72,7 @@ def run_on_nodes(
     """
     os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
     os.environ["PYTHONPATH"] = str(ROOT)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # as `connected` has it
     import ray
     from ray.cluster_utils import Cluster
 

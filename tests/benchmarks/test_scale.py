@@ -64,12 +64,12 @@ def test_what_a_process_is_to_ray(name, command, role):
 
 def test_the_peak_is_that_of_the_window():
     def sample(time, size):
-        return Sample(time, {"worker": {"pss": size}}, {}, {"worker": f"at {time}"})
+        return Sample(time, {("worker", "pss"): (size, f"at {time}")})
 
     samples = [sample(1.0, 10), sample(2.0, 30), sample(3.0, 20)]
-    assert peak(samples, "worker") == (30, "at 2.0")
-    assert peak(samples, "worker", start=2.5) == (20, "at 3.0")
-    assert peak(samples, "driver") == (0, "")
+    assert peak(samples, "worker", "pss") == (30, "at 2.0")
+    assert peak(samples, "worker", "pss", start=2.5) == (20, "at 3.0")
+    assert peak(samples, "driver", "pss") == (0, "")
 
 
 def test_the_sampler_sees_this_process():
@@ -79,6 +79,7 @@ def test_the_sampler_sees_this_process():
     with MemorySampler(os.getpid()) as sampler:
         time.sleep(0.8)
     assert peak(sampler.samples, "driver", "rss")[0] > 2**20
+    assert peak(sampler.samples, "driver", "anon")[0] > 2**20
 
 
 # --- nodes ---------------------------------------------------------------------------------------
