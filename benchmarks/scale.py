@@ -123,6 +123,7 @@ def stage_rows(run: Path, num_rows: int, samples: list[Sample]) -> Iterator[Row]
         seconds, stop = float(manifest["wall_seconds"]), path.stat().st_mtime
         pools = pool_usage(run / folder, manifest)
         window = {"start": stop - seconds - INTERVAL, "stop": stop + INTERVAL}
+        loads = [s.load for s in samples if window["start"] <= s.time <= window["stop"]]
         needed, title = peak(samples, "worker", "anon", **window)
         yield {
             "rows": num_rows,
@@ -136,9 +137,7 @@ def stage_rows(run: Path, num_rows: int, samples: list[Sample]) -> Iterator[Row]
             "worker_anon_mib": needed / MIB,
             "worker": title.removeprefix("ray::"),
             "disk_mib": folder_bytes(run / folder) / MIB,
-            "load": statistics.fmean(
-                s.load for s in samples if window["start"] <= s.time <= window["stop"]
-            ),
+            "load": statistics.fmean(loads) if loads else None,
             **counts,
         }
 
