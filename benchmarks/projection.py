@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from engine.corpus import layout
 from engine.influence.pairs import UNIT_ROWS
-from engine.influence.predict_stage import BLOCK_PAIRS
+from engine.influence.predict_stage import BLOCK_PAIRS, MAX_MEAN_THREADS
 from engine.selection.nearest import BLOCK_ROWS
 from engine.teachers.score import PARTS_AIMED_AT, POINTS_PER_BUCKET
 
@@ -81,13 +81,15 @@ class StageCosts:
 
     Attributes:
         serial: wall seconds outside of what ran side by side, by rows.
-        parallel_s: CPU seconds of the side by side, for each unit of `unit`.
+        parallel_s: CPU seconds of the side by side, for each of `units`.
+        node_s: CPU seconds for each pair of what one process does with a node's threads.
         memory: anonymous bytes of its largest worker, by rows.
         disk: bytes that it leaves, by rows.
     """
 
     serial: Line
     parallel_s: float
+    node_s: float
     memory: Line
     disk: Line
 
@@ -97,11 +99,18 @@ def costs_of(stage: str, measured: Sequence[Mapping[str, Any]], cpus: int) -> St
     found = [row for row in measured if row["stage"] == stage]
     last = found[-1]
     return StageCosts(
-        serial=line([(r["rows"], r["seconds"] - r["pool_seconds"] / cpus) for r in found]),
+        serial=line([(r["rows"], _alone(r, cpus)) for r in found]),
+        node_s=last["node_cpu_seconds"] / (last["rows"] * last["targets"]),
         parallel_s=last["pool_cpu_seconds"] / units(stage, last["rows"], last["targets"], last),
         memory=line([(r["rows"], r["worker_anon_mib"] * 2**20) for r in found]),
         disk=line([(r["rows"], r["disk_mib"] * 2**20) for r in found]),
     )
+
+
+def _alone(row: Mapping[str, Any], cpus: int) -> float:
+    """Wall seconds in which one process worked, or the pools were being started."""
+    alone: float = row["seconds"] - row["pool_seconds"] / cpus - row["node_seconds"]
+    return max(0.0, alone)
 
 
 def units(stage: str, rows: float, targets: float, counts: Mapping[str, Any]) -> float:
@@ -125,6 +134,7 @@ def project(
     nodes = gpus / known["gpus_per_node"]
     cores = nodes * known["cores_per_node"]
     targets = known["targets"]
+    threads = min(MAX_MEAN_THREADS, known["cores_per_node"])
     model_s = {
         "embed": (rows + targets) / known["encoder_rows_per_gpu_s"],
         "score": known["labels"] / known["teacher_pairs_per_gpu_s"],
@@ -143,7 +153,7 @@ def project(
         spent = {
             "start_s": cost.serial.fixed,
             "serial_s": cost.serial.slope * rows,
-            "cpu_s": side_by_side,
+            "cpu_s": side_by_side + cost.node_s * rows * targets / threads,
             "gpu_s": model_s.get(stage, 0.0) / gpus,
             "storage_s": moved / known["storage_bytes_s"],
             "parts_s": parts * known["part_s"] / min(actors, max(parts, 1)),
@@ -216,6 +226,9 @@ def cost_assumptions(costs: Mapping[str, StageCosts]) -> Iterator[Assumption]:
             unit = f"us/{_UNIT_NAMES.get(stage, 'row')}"
             source = "rows: CPU seconds of the parts at the largest size"
             yield Assumption(f"{stage}, cpu", 1e6 * cost.parallel_s, unit, "measured", source)
+        if cost.node_s:
+            source = f"rows: CPU seconds at the largest size, on up to {MAX_MEAN_THREADS} threads"
+            yield Assumption(f"{stage}, means", 1e6 * cost.node_s, "us/pair", "measured", source)
         per_row = cost.disk.slope
         yield Assumption(f"{stage}, files", per_row, "B/row", "measured", rows)
         memory = cost.memory.slope

@@ -132,6 +132,7 @@ def stage_rows(run: Path, num_rows: int, samples: list[Sample]) -> Iterator[Row]
             "us_per_row": 1e6 * seconds / num_rows,
             "pool_seconds": pools["seconds"],
             "pool_cpu_seconds": pools["cpu_seconds"],
+            **{f"node_{name}": value for name, value in node_usage(manifest).items()},
             "driver_rss_mib": peak(samples, "driver", "rss", **window)[0] / MIB,
             "worker_rss_mib": peak(samples, "worker", "rss", **window)[0] / MIB,
             "worker_anon_mib": needed / MIB,
@@ -147,12 +148,23 @@ def pool_usage(folder: Path, manifest: Mapping[str, Any]) -> dict[str, float]:
 
     Parsed files are parts of the first step of ingest, and gone: what they took is in the usage.
     """
-    records = [part["usage"] for group in manifest["parts"].values() for part in group]
+    groups = (group for name, group in manifest["parts"].items() if name not in ON_ONE_NODE)
+    records = [part["usage"] for group in groups for part in group]
     store = [read_json(path)["usage"] for path in sorted((folder / "store").rglob("*.json"))]
     names = ("seconds", "cpu_seconds")
     if manifest["kind"] == "ingest":
         return {name: float(manifest["usage"][name]) for name in names}
     return {name: sum(usage.get(name, 0.0) for usage in [*records, *store]) for name in names}
+
+
+ON_ONE_NODE = ("means", "pools")
+
+
+def node_usage(manifest: Mapping[str, Any]) -> dict[str, float]:
+    """Seconds of what the stage did in one process with the threads of a whole node."""
+    records = [p["usage"] for name in ON_ONE_NODE for p in manifest["parts"].get(name, ())]
+    names = ("seconds", "cpu_seconds")
+    return {name: sum(usage.get(name, 0.0) for usage in records) for name in names}
 
 
 def sizes_of(run: Path) -> dict[str, int]:
@@ -255,7 +267,8 @@ def nodes_command(arguments: argparse.Namespace) -> None:
         f"the subset is {'the same bytes' if same else 'NOT the same'} on {arguments.nodes} nodes"
     )
     if arguments.json:
-        said = {**settings, "seconds_of_row_point_pair": seconds, "same_subset": same}
+        names = ("nodes", "rows", "targets", "labels", "row_s", "point_s", "pair_s")
+        said = {name: getattr(arguments, name) for name in names} | {"same_subset": same}
         rows = [*scaled(stages, "seconds"), *scaled(pools, "span_s")]
         save(arguments.json, "scale-nodes", said, rows, threads=1)
     if not same:
@@ -342,9 +355,9 @@ def main() -> None:
     nodes.add_argument("--rows", type=int, default=16_384)
     nodes.add_argument("--targets", type=int, default=256)
     nodes.add_argument("--labels", type=int, default=4_000)
-    nodes.add_argument("--row-s", type=float, default=0.004, help="of the encoder")
+    nodes.add_argument("--row-s", type=float, default=0.003, help="of the encoder")
     nodes.add_argument("--point-s", type=float, default=0.02, help="of the teacher")
-    nodes.add_argument("--pair-s", type=float, default=0.02, help="of the teacher")
+    nodes.add_argument("--pair-s", type=float, default=0.015, help="of the teacher")
     nodes.add_argument("--work", type=Path, required=True)
     nodes.add_argument("--json", type=Path)
     project_to = commands.add_parser("project", help="many rows on many GPUs: arithmetic")

@@ -128,6 +128,7 @@ def test_a_projection_is_the_sum_of_what_time_is_spent_on():
         projection.StageCosts(
             serial=projection.Line(5.0, 1e-6),
             parallel_s=0.0,
+            node_s=0.0,
             memory=projection.Line(2**30, 0.0),
             disk=projection.Line(0.0, 0.0),
         ),
