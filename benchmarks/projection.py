@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from benchmarks.synthetic import DIM
 from engine.corpus import layout
 from engine.influence.pairs import UNIT_ROWS
 from engine.influence.predict_stage import BLOCK_PAIRS, MAX_MEAN_THREADS
@@ -41,12 +42,12 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Assumption:
-    """A number, its unit, whether it was measured here, and where it comes from."""
+    """A number, its unit, how it is known, and where it comes from."""
 
     name: str
     value: float
     unit: str
-    kind: Literal["measured", "counted", "assumed"]
+    kind: Literal["measured", "counted", "chosen", "assumed"]
     source: str
 
 
@@ -131,53 +132,71 @@ def project(
 
     `known` are the values of the assumptions by name.
     """
-    nodes = gpus / known["gpus_per_node"]
-    cores = nodes * known["cores_per_node"]
+    disk = {name: cost.disk.at(rows) for name, cost in costs.items()}
+    disk["embed"] *= known["dim"] / known["measured_dim"]
+    stages = []
+    for stage in STAGES:
+        spent = _spent(stage, costs[stage], rows, gpus, known)
+        spent["storage_s"] = _bytes_moved(stage, disk, rows, gpus, known) / known["storage_bytes_s"]
+        row: Row = {"rows": rows, "gpus": gpus, "stage": stage, "seconds": sum(spent.values())}
+        row |= {**spent, "disk_gib": disk[stage] / 2**30}
+        stages.append({**row, "worker_gib": costs[stage].memory.at(rows) / 2**30})
+    yield from stages
+    names = [name for name in stages[0] if name.endswith("_s") or name in ("seconds", "disk_gib")]
+    total = {name: sum(row[name] for row in stages) for name in names}
+    total["worker_gib"] = max(row["worker_gib"] for row in stages)
+    yield {"rows": rows, "gpus": gpus, "stage": "sum", "hours": total["seconds"] / 3600, **total}
+
+
+def _spent(
+    stage: str, cost: StageCosts, rows: int, gpus: int, known: Mapping[str, float]
+) -> dict[str, float]:
     targets = known["targets"]
-    threads = min(MAX_MEAN_THREADS, known["cores_per_node"])
     model_s = {
         "embed": (rows + targets) / known["encoder_rows_per_gpu_s"],
         "score": known["labels"] / known["teacher_pairs_per_gpu_s"],
     }
-    total: Row = {}
-    for stage in STAGES:
-        cost = costs[stage]
-        work = cost.parallel_s * units(stage, rows, targets, known)
-        # an actor that holds a GPU has one core busy beside it
-        side_by_side = work / (gpus if stage in model_s else cores)
-        read = sum(costs[name].disk.at(rows) for name in _READS.get(stage, ()))
-        read *= nodes if stage == "predict" else 1  # every node maps the units of all rows
-        moved = cost.disk.at(rows) + read + (known["text_bytes"] * rows if stage == "ingest" else 0)
-        parts = _parts(stage, rows, targets)
-        actors = gpus if stage in model_s else cores
-        spent = {
-            "start_s": cost.serial.fixed,
-            "serial_s": cost.serial.slope * rows,
-            "cpu_s": side_by_side + cost.node_s * rows * targets / threads,
-            "gpu_s": model_s.get(stage, 0.0) / gpus,
-            "storage_s": moved / known["storage_bytes_s"],
-            "parts_s": parts * known["part_s"] / min(actors, max(parts, 1)),
-        }
-        if stage == "fit":  # one process, by labels
-            spent |= {"serial_s": known["fit_label_s"] * known["labels"], "start_s": 0.0}
-        row = {"rows": rows, "gpus": gpus, "stage": stage, "seconds": sum(spent.values()), **spent}
-        row["worker_gib"] = cost.memory.at(rows) / 2**30
-        row["disk_gib"] = cost.disk.at(rows) / 2**30
-        for name, value in row.items():
-            if name.endswith("_s") or name in ("seconds", "disk_gib"):
-                total[name] = total.get(name, 0.0) + value
-            elif name == "worker_gib":
-                total[name] = max(total.get(name, 0.0), value)
-        yield row
-    yield {"rows": rows, "gpus": gpus, "stage": "sum", "hours": total["seconds"] / 3600, **total}
+    # an actor that holds a GPU has one core busy beside it
+    cores = gpus / known["gpus_per_node"] * known["cores_per_node"]
+    actors = gpus if stage in model_s else cores
+    work = cost.parallel_s * units(stage, rows, targets, known)
+    if stage == "select":  # cosines of embeddings
+        work *= known["dim"] / known["measured_dim"]
+    threads = min(MAX_MEAN_THREADS, known["cores_per_node"])
+    parts = _parts(stage, rows, targets)
+    start, serial = cost.serial.fixed, cost.serial.slope * rows
+    if stage == "fit":  # by labels, whatever the rows
+        start, serial = 0.0, known["fit_label_s"] * known["labels"]
+    return {
+        "start_s": start,
+        "serial_s": serial,
+        "cpu_s": work / actors + cost.node_s * rows * targets / threads,
+        "gpu_s": model_s.get(stage, 0.0) / gpus,
+        "parts_s": parts * known["part_s"] / min(actors, max(parts, 1.0)),
+    }
+
+
+def _bytes_moved(
+    stage: str, disk: Mapping[str, float], rows: int, gpus: int, known: Mapping[str, float]
+) -> float:
+    """What a stage writes, and what it reads of earlier artifacts as a whole."""
+    read = {
+        "ingest": known["text_bytes"] * rows,
+        "embed": disk["ingest"],
+        "sample": disk["ingest"] + disk["embed"],  # ids, and clusters of the vectors
+        # every node maps the units of all rows
+        "predict": disk["embed"] + disk["predict"] * gpus / known["gpus_per_node"],
+        "select": disk["embed"] + disk["ingest"],
+    }
+    return disk[stage] + read.get(stage, 0.0)
 
 
 # --- the assumptions -----------------------------------------------------------------------------
 
 
-def assumed(flags: Mapping[str, tuple[float, str, str]]) -> list[Assumption]:
-    """Of the command line, `name: (value, unit, source)`; and what follows from them."""
-    found = [Assumption(name, *what[:2], "assumed", what[2]) for name, what in flags.items()]
+def assumed(flags: Sequence[Assumption]) -> list[Assumption]:
+    """Those of the command line, and what follows from them."""
+    found = list(flags)
     value = {item.name: item.value for item in found}
     flops = 1e12 * value["gpu_tflops"] * value["gpu_utilisation"]
     tokens = {
@@ -205,6 +224,7 @@ def measured_costs(
     return [
         Assumption("fit_label_s", fit, "s", "measured", "rows: fit, seconds / training labels"),
         Assumption("part_s", part, "s", "measured", f"nodes: embed on {most} nodes, beyond sleep"),
+        Assumption("measured_dim", DIM, "", "counted", "rows: D of the static encoder"),
         Assumption(
             "text_bytes",
             settings["text_bytes"],
@@ -238,14 +258,6 @@ def cost_assumptions(costs: Mapping[str, StageCosts]) -> Iterator[Assumption]:
 
 
 _UNIT_NAMES = {"predict": "pair", "select": "cosine", "score": "label"}
-
-# Artifacts that a stage reads whole; others it reads a few rows or columns of.
-_READS = {
-    "embed": ("ingest",),
-    "sample": ("ingest",),
-    "predict": ("embed", "predict"),
-    "select": ("embed", "ingest"),
-}
 
 
 def _parts(stage: str, rows: float, targets: float) -> float:

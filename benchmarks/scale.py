@@ -18,6 +18,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.process_memory import INTERVAL, MEASURES, ROLES, MemorySampler, Sample, peak
 from benchmarks.projection import (
+    Assumption,
     assumed,
     cost_assumptions,
     costs_of,
@@ -286,22 +288,26 @@ POOL_COLUMNS = (
 
 # --- (c) project ---------------------------------------------------------------------------------
 
-# name: (default, unit, where it comes from)
-ASSUMED = {
-    "labels": (100_000, "pairs", "policy: as many for any number of rows; the default u would be "
-               "a share of all pairs"),
-    "targets": (10_000, "rows", "policy: as in the rows benchmark"),
-    "selected": (10_000, "rows", "policy: as in the rows benchmark at 1,000,000 rows"),
-    "gpus_per_node": (8, "", "usual machine of a cloud"),
-    "cores_per_node": (96, "", "usual machine of a cloud; a core as fast as one of this machine"),
-    "gpu_tflops": (312, "TFLOP/s", "NVIDIA A100 data sheet, dense bfloat16"),
-    "gpu_utilisation": (0.3, "", "assumed for short sequences in batches; nothing measured here"),
-    "encoder_params": (335e6, "", "BAAI/bge-large-en-v1.5"),
-    "tokens_per_row": (256, "tokens", "assumed"),
-    "teacher_params": (3.8e9, "", "Phi-3-mini, the publication's"),
-    "tokens_per_pair": (400, "tokens", "assumed: query and answer, the example read once"),
-    "storage_bytes_s": (2e9, "B/s", "assumed: shared file system, all nodes together"),
-}  # fmt: skip
+# The defaults; each is a flag of the command.
+FLAGS = (
+    Assumption("labels", 100_000, "pairs", "chosen", "as many for any number of rows, u by that"),
+    Assumption("targets", 10_000, "rows", "chosen", "as in the rows benchmark"),
+    Assumption(
+        "selected", 10_000, "rows", "chosen", "as in the rows benchmark at its largest size"
+    ),
+    Assumption("gpus_per_node", 8, "", "assumed", "usual machine of a cloud"),
+    Assumption(
+        "cores_per_node", 96, "", "assumed", "as usual; each as fast as one of this machine"
+    ),
+    Assumption("gpu_tflops", 312, "TFLOP/s", "assumed", "NVIDIA A100 data sheet, dense bfloat16"),
+    Assumption("gpu_utilisation", 0.3, "", "assumed", "of short sequences; no GPU was used here"),
+    Assumption("encoder_params", 335e6, "", "assumed", "BAAI/bge-large-en-v1.5, the publication's"),
+    Assumption("dim", 1024, "", "assumed", "of its vectors: files and cosines grow with it"),
+    Assumption("tokens_per_row", 256, "tokens", "assumed", "prompt and answer of usual rows"),
+    Assumption("teacher_params", 3.8e9, "", "assumed", "Phi-3-mini, the publication's"),
+    Assumption("tokens_per_pair", 400, "tokens", "assumed", "the target's, the example read once"),
+    Assumption("storage_bytes_s", 2e9, "B/s", "assumed", "shared file system, all nodes together"),
+)
 PROJECTED = (
     "rows", "gpus", "stage", "seconds", "start_s", "serial_s", "cpu_s", "gpu_s", "storage_s",
     "parts_s", "worker_gib", "disk_gib", "hours",
@@ -313,10 +319,7 @@ def project_command(arguments: argparse.Namespace) -> None:
     on_rows, on_nodes = read_json(arguments.rows_json), read_json(arguments.nodes_json)
     stages = [row for row in on_rows["rows"] if "stage" in row]
     costs = {name: costs_of(name, stages, on_rows["settings"]["cpus"]) for name in STAGES}
-    flags = {
-        name: (getattr(arguments, name), unit, source)
-        for name, (_, unit, source) in ASSUMED.items()
-    }
+    flags = [replace(flag, value=getattr(arguments, flag.name)) for flag in FLAGS]
     pools = [row for row in on_nodes["rows"] if "pool" in row]
     assumptions = [*assumed(flags), *measured_costs(stages, pools, on_rows["settings"])]
     known = {item.name: item.value for item in assumptions}
@@ -331,7 +334,7 @@ def project_command(arguments: argparse.Namespace) -> None:
     print()
     print(markdown_table(told, ("name", "value", "unit", "kind", "source")))
     if arguments.json:
-        said = {name: value for name, (value, *_) in flags.items()}
+        said = {flag.name: flag.value for flag in flags}
         save(arguments.json, "scale-projection", said, [*table, *told], threads=1)
 
 
@@ -367,9 +370,9 @@ def main() -> None:
     project_to.add_argument("--nodes-json", type=Path, default=results / "scale-nodes.json")
     project_to.add_argument("--sizes", type=int, nargs="+", default=[10**6, 10**7, 10**8])
     project_to.add_argument("--gpus", type=int, nargs="+", default=[8, 64])
-    for name, (default, unit, source) in ASSUMED.items():
-        flag = f"--{name.replace('_', '-')}"
-        project_to.add_argument(flag, type=float, default=default, help=f"{unit}; {source}")
+    for flag in FLAGS:
+        name, told = flag.name.replace("_", "-"), f"{flag.unit}; {flag.source}"
+        project_to.add_argument(f"--{name}", type=float, default=flag.value, help=told)
     project_to.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     arguments.command(arguments)

@@ -120,9 +120,8 @@ def test_a_line_never_goes_below_nothing():
 
 
 def test_a_projection_is_the_sum_of_what_time_is_spent_on():
-    flags = {name: (value, unit, source) for name, (value, unit, source) in scale.ASSUMED.items()}
-    known = {item.name: item.value for item in projection.assumed(flags)}
-    known |= {"fit_label_s": 0.001, "part_s": 0.1, "text_bytes": 100.0}
+    known = {item.name: item.value for item in projection.assumed(scale.FLAGS)}
+    known |= {"fit_label_s": 0.001, "part_s": 0.1, "text_bytes": 100.0, "measured_dim": 384}
     costs = dict.fromkeys(
         projection.STAGES,
         projection.StageCosts(
