@@ -18,7 +18,16 @@ from typing import Any, Literal
 
 import psutil
 
-__all__ = ["INTERVAL", "MEASURES", "ROLES", "MemorySampler", "Sample", "peak", "role_of"]
+__all__ = [
+    "INTERVAL",
+    "MEASURES",
+    "ROLES",
+    "MemorySampler",
+    "Sample",
+    "peak",
+    "role_of",
+    "worker_cpu_seconds",
+]
 
 Role = Literal["driver", "worker", "gcs", "raylet", "head_other"]
 ROLES: tuple[Role, ...] = ("driver", "gcs", "raylet", "head_other", "worker")
@@ -34,11 +43,13 @@ class Sample:
 
     Attributes:
         largest: (bytes, title) of the process that has most, by role and measure.
+        cpu: seconds that each worker process has computed so far, by pid.
         load: runnable processes of the whole machine, the mean of the last minute.
     """
 
     time: float
     largest: Mapping[tuple[str, str], tuple[int, str]]
+    cpu: Mapping[int, float] = field(default_factory=dict)
     load: float = 0.0
 
 
@@ -90,20 +101,23 @@ def _look(driver: int) -> Sample | None:
     except psutil.Error:
         return None
     largest: dict[tuple[str, str], tuple[int, str]] = {}
+    cpu: dict[int, float] = {}
     for process in processes:
         try:
             command = " ".join(process.cmdline())
             role = role_of(process.pid, driver, process.name(), command)
             if role is None:
                 continue
-            sizes = _sizes(process)
+            sizes, times = _sizes(process), process.cpu_times()
         except (psutil.Error, OSError):  # it ended meanwhile
             continue
+        if role == "worker":
+            cpu[process.pid] = times.user + times.system
         for measure, size in sizes.items():
             largest[role, measure] = max(
                 largest.get((role, measure), (0, "")), (size, command[:80])
             )
-    return Sample(time.time(), largest, os.getloadavg()[0])
+    return Sample(time.time(), largest, cpu, os.getloadavg()[0])
 
 
 def _sizes(process: psutil.Process) -> dict[str, int]:
@@ -128,3 +142,18 @@ def peak(
         if (role, measure) in sample.largest and start <= sample.time <= stop
     ]
     return max(found, default=(0, ""))
+
+
+def worker_cpu_seconds(samples: Sequence[Sample], start: float, stop: float) -> float:
+    """CPU seconds of all worker processes between two times; what ended between two looks is lost.
+
+    Unlike wall seconds they hardly depend on what else the machine does.
+    """
+    before: dict[int, float] = {}
+    after: dict[int, float] = {}
+    for sample in samples:
+        if sample.time <= start:
+            before |= sample.cpu
+        if sample.time <= stop:
+            after |= sample.cpu
+    return sum(seconds - before.get(pid, 0.0) for pid, seconds in after.items())

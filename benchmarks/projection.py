@@ -4,8 +4,9 @@ Every number is an `Assumption`: measured here, or taken from somewhere that it 
 
     start + serial * rows + CPU / cores + models / GPUs + files / storage + part * parts / actors
 
-where start and serial are the line through the measured sizes, less what ran side by side. So it
-says what the code as it is would take, single processes included, and not what could be.
+where serial is what single processes computed for each row more, and start the wall seconds beyond
+all that at the smallest size. So it says what the code as it is would take, single processes
+included, and not what could be.
 """
 
 from __future__ import annotations
@@ -81,7 +82,8 @@ class StageCosts:
     """Of one stage, from the measured sizes.
 
     Attributes:
-        serial: wall seconds outside of what ran side by side, by rows.
+        serial: seconds outside of what ran side by side, by rows: wall at the smallest size, and
+            CPU for each row more, since wall seconds of a busy machine are no line.
         parallel_s: CPU seconds of the side by side, for each of `units`.
         node_s: CPU seconds for each pair of what one process does with a node's threads.
         memory: anonymous bytes of its largest worker, by rows.
@@ -98,20 +100,22 @@ class StageCosts:
 def costs_of(stage: str, measured: Sequence[Mapping[str, Any]], cpus: int) -> StageCosts:
     """From the rows of the `rows` benchmark, by ascending size."""
     found = [row for row in measured if row["stage"] == stage]
-    last = found[-1]
+    first, last = found[0], found[-1]
+    slope = line([(r["rows"], _alone_cpu(r)) for r in found]).slope
+    alone = first["seconds"] - first["pool_seconds"] / cpus - first["node_seconds"]
     return StageCosts(
-        serial=line([(r["rows"], _alone(r, cpus)) for r in found]),
-        node_s=last["node_cpu_seconds"] / (last["rows"] * last["targets"]),
+        serial=Line(max(0.0, alone - slope * first["rows"]), slope),
         parallel_s=last["pool_cpu_seconds"] / units(stage, last["rows"], last["targets"], last),
+        node_s=last["node_cpu_seconds"] / (last["rows"] * last["targets"]),
         memory=line([(r["rows"], r["worker_anon_mib"] * 2**20) for r in found]),
         disk=line([(r["rows"], r["disk_mib"] * 2**20) for r in found]),
     )
 
 
-def _alone(row: Mapping[str, Any], cpus: int) -> float:
-    """Wall seconds in which one process worked, or the pools were being started."""
-    alone: float = row["seconds"] - row["pool_seconds"] / cpus - row["node_seconds"]
-    return max(0.0, alone)
+def _alone_cpu(row: Mapping[str, Any]) -> float:
+    """CPU seconds of workers beyond what they did side by side: single processes, and starts."""
+    spent: float = row["worker_cpu_seconds"] - row["pool_cpu_seconds"] - row["node_cpu_seconds"]
+    return max(0.0, spent)
 
 
 def units(stage: str, rows: float, targets: float, counts: Mapping[str, Any]) -> float:
@@ -220,9 +224,12 @@ def measured_costs(
     embedded = [row for row in pools if row["pool"] == "embed"]
     most = max(row["nodes"] for row in pools)
     part = next(row for row in embedded if row["nodes"] == most)["overhead_ms_per_part"] / 1e3
-    fit = max(row["seconds"] for row in fits) / fits[-1]["training_labels"]
+    # the same work at every size: what else ran on the machine only adds
+    fit = min(row["seconds"] / row["training_labels"] for row in fits)
     return [
-        Assumption("fit_label_s", fit, "s", "measured", "rows: fit, seconds / training labels"),
+        Assumption(
+            "fit_label_s", fit, "s", "measured", "rows: fit, the least of seconds / training labels"
+        ),
         Assumption("part_s", part, "s", "measured", f"nodes: embed on {most} nodes, beyond sleep"),
         Assumption("measured_dim", DIM, "", "counted", "rows: D of the static encoder"),
         Assumption(
@@ -239,9 +246,10 @@ def cost_assumptions(costs: Mapping[str, StageCosts]) -> Iterator[Assumption]:
     """The measured costs of the stages, as lines of the same table."""
     for stage, cost in costs.items():
         rows = "rows: line through the sizes"
-        yield Assumption(f"{stage}, start", cost.serial.fixed, "s", "measured", rows)
-        slope = 1e6 * cost.serial.slope
-        yield Assumption(f"{stage}, serial", slope, "us/row", "measured", rows)
+        start = "rows: wall beyond the rest at the smallest size"
+        yield Assumption(f"{stage}, start", cost.serial.fixed, "s", "measured", start)
+        slope, alone = 1e6 * cost.serial.slope, f"{rows}, CPU of workers outside of pools"
+        yield Assumption(f"{stage}, serial", slope, "us/row", "measured", alone)
         if cost.parallel_s:
             unit = f"us/{_UNIT_NAMES.get(stage, 'row')}"
             source = "rows: CPU seconds of the parts at the largest size"

@@ -26,7 +26,15 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.process_memory import INTERVAL, MEASURES, ROLES, MemorySampler, Sample, peak
+from benchmarks.process_memory import (
+    INTERVAL,
+    MEASURES,
+    ROLES,
+    MemorySampler,
+    Sample,
+    peak,
+    worker_cpu_seconds,
+)
 from benchmarks.projection import (
     Assumption,
     assumed,
@@ -132,6 +140,7 @@ def stage_rows(run: Path, num_rows: int, samples: list[Sample]) -> Iterator[Row]
             "stage": stage,
             "seconds": seconds,
             "us_per_row": 1e6 * seconds / num_rows,
+            "worker_cpu_seconds": worker_cpu_seconds(samples, stop - seconds, stop),
             "pool_seconds": pools["seconds"],
             "pool_cpu_seconds": pools["cpu_seconds"],
             **{f"node_{name}": value for name, value in node_usage(manifest).items()},
@@ -203,8 +212,8 @@ def memory_rows(samples: Mapping[int, list[Sample]]) -> Iterator[Row]:
 
 
 STAGE_COLUMNS = (
-    "rows", "stage", "seconds", "us_per_row", "pool_cpu_seconds", "driver_rss_mib",
-    "worker_rss_mib", "worker_anon_mib", "worker", "disk_mib", "load",
+    "rows", "stage", "seconds", "us_per_row", "worker_cpu_seconds", "pool_cpu_seconds",
+    "driver_rss_mib", "worker_rss_mib", "worker_anon_mib", "worker", "disk_mib", "load",
 )  # fmt: skip
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks import projection, scale, simulated
-from benchmarks.process_memory import MemorySampler, Sample, peak, role_of
+from benchmarks.process_memory import MemorySampler, Sample, peak, role_of, worker_cpu_seconds
 from benchmarks.scale_nodes import pool_times, scaled
 from benchmarks.synthetic import DIM, write_rows, write_static_encoder
 from engine.config import ModelConfig
@@ -72,6 +72,12 @@ def test_the_peak_is_that_of_the_window():
     assert peak(samples, "driver", "pss") == (0, "")
 
 
+def test_cpu_seconds_are_those_between_two_times():
+    cpu = [{1: 1.0}, {1: 2.0, 2: 0.5}, {2: 4.0}, {2: 9.0}]
+    samples = [Sample(float(time), {}, seconds) for time, seconds in enumerate(cpu)]
+    assert worker_cpu_seconds(samples, 0.0, 2.0) == (2.0 - 1.0) + 4.0
+
+
 def test_the_sampler_sees_this_process():
     import os
     import time
@@ -117,6 +123,23 @@ def test_a_line_never_goes_below_nothing():
     assert projection.line([(10, 30.0), (20, 50.0)]) == projection.Line(10.0, 2.0)
     assert projection.line([(10, 30.0), (20, 25.0)]) == projection.Line(30.0, 0.0)
     assert projection.line([(10, 10.0), (20, 100.0)]) == projection.Line(0.0, 5.0)
+
+
+def test_costs_of_a_stage_are_told_apart():
+    def measured(rows, wall, cpu):
+        row = {"stage": "predict", "rows": rows, "seconds": wall}
+        row |= {"targets": 10, "selected": 5, "labels": 5}
+        row |= {"worker_cpu_seconds": cpu, "pool_seconds": 4.0, "pool_cpu_seconds": rows / 50}
+        row |= {"node_seconds": 1.0, "node_cpu_seconds": rows / 100}
+        return row | {"worker_anon_mib": 100.0, "disk_mib": rows / 2**20}
+
+    rows = [measured(100, 13.0, 2.0 + 1 + 2 + 1), measured(200, 30.0, 4.0 + 2 + 2 + 2)]
+    cost = projection.costs_of("predict", rows, cpus=2)
+    assert cost.serial.slope == pytest.approx(0.01)  # of 1 and 2 seconds beside a start of 2
+    assert cost.serial.fixed == pytest.approx(13 - 4 / 2 - 1 - 1)
+    assert cost.parallel_s == pytest.approx(4 / (200 * 10))
+    assert cost.node_s == pytest.approx(2 / (200 * 10))
+    assert cost.disk == projection.Line(0.0, pytest.approx(1.0))
 
 
 def test_a_projection_is_the_sum_of_what_time_is_spent_on():
