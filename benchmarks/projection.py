@@ -103,11 +103,14 @@ def costs_of(stage: str, measured: Sequence[Mapping[str, Any]], cpus: int) -> St
     first, last = found[0], found[-1]
     slope = line([(r["rows"], _alone_cpu(r)) for r in found]).slope
     alone = first["seconds"] - first["pool_seconds"] / cpus - first["node_seconds"]
+    memory = line([(r["rows"], r["worker_anon_mib"] * 2**20) for r in found])
+    if stage == "fit":  # it holds the sampled rows, of which there are not more
+        memory = Line(max(r["worker_anon_mib"] for r in found) * 2**20, 0.0)
     return StageCosts(
         serial=Line(max(0.0, alone - slope * first["rows"]), slope),
         parallel_s=last["pool_cpu_seconds"] / units(stage, last["rows"], last["targets"], last),
         node_s=last["node_cpu_seconds"] / (last["rows"] * last["targets"]),
-        memory=line([(r["rows"], r["worker_anon_mib"] * 2**20) for r in found]),
+        memory=memory,
         disk=line([(r["rows"], r["disk_mib"] * 2**20) for r in found]),
     )
 
