@@ -49,6 +49,11 @@ bench: venv
 		--json benchmarks/results/target_recovery.json
 	$(BIN)/python benchmarks/score_new.py --work runs/bench/new \
 		--json benchmarks/results/score_new.json
+	$(BIN)/python benchmarks/scale.py rows --work runs/bench/scale \
+		--json benchmarks/results/scale.json
+	$(BIN)/python benchmarks/scale.py nodes --work runs/bench/scale-nodes \
+		--json benchmarks/results/scale-nodes.json
+	$(BIN)/python benchmarks/scale.py project --json benchmarks/results/scale-projection.json
 	$(BIN)/python benchmarks/study.py --work runs/bench/study --out benchmarks/results/study
 	$(BIN)/python benchmarks/quality.py --work runs/bench/quality --datasets alpaca_like \
 		--judged 8 --json benchmarks/results/quality-alpaca_like.json

@@ -58,7 +58,10 @@ from engine.teachers.teacher import (
 __all__ = ["identity", "run"]
 
 POINTS_PER_BUCKET = 32
-PARTS_AIMED_AT = 64  # work is cut into about this many parts, so a kill loses little
+# Pairs are cut into about this many parts, so that a kill loses little and many actors have work;
+# of cheap ones a part holds at least some, or its bookkeeping would cost more than they do.
+PARTS_AIMED_AT = 256
+SMALLEST_PART = 64
 PREPARED = "prepared"
 _SIDES: tuple[Side, ...] = ("candidate", "target")
 _PAIR_KEYS = ["candidate_key", "target_key"]
@@ -234,7 +237,7 @@ def _plan_pairs(scope: _Scope) -> list[Partition]:
     groups = np.split(missing["target_min"].to_numpy(), starts[1:]) if len(missing) else []
     target_keys, candidate_keys = missing["target_key"], missing["candidate_key"]
     folder = _relative(scope, "pairs")
-    size = max(1, -(-len(candidates) // PARTS_AIMED_AT))
+    size = _candidates_per_part(len(candidates), len(missing))
     bounds = [*starts.tolist(), len(missing)]
     partitions = []
     for start in range(0, len(candidates), size):
@@ -247,6 +250,11 @@ def _plan_pairs(scope: _Scope) -> list[Partition]:
         names = [keys[first:last].to_pylist() for keys in (candidate_keys, target_keys)]
         partitions.append(Partition(f"{folder}/{digest(*names)}.parquet", last - first, payload))
     return partitions
+
+
+def _candidates_per_part(num_candidates: int, num_pairs: int) -> int:
+    most_parts = min(PARTS_AIMED_AT, max(1, num_pairs // SMALLEST_PART))
+    return max(1, -(-num_candidates // most_parts))
 
 
 def _relative(scope: _Scope, folder: str) -> str:

@@ -1,0 +1,36 @@
+"""How the teacher's work is cut, which changes no label."""
+
+import pytest
+
+from engine.config import parse_config
+from engine.pipeline import run
+from engine.run_directory import read_json
+from engine.teachers import score
+from tests.in_process import replace_ray
+
+
+@pytest.fixture
+def asked(small_job, tmp_path, monkeypatch):
+    replace_ray(monkeypatch)
+    settings = {**small_job, "teacher": {"name": "random"}}
+
+    def ask(name):
+        folder = run(parse_config(settings), run_dir=tmp_path / name, until="score").path
+        stage = folder / "4-teacher"
+        rows = [read_json(record)["rows"] for record in stage.glob("store/*/pairs/*.parquet.json")]
+        return (stage / "labels.parquet").read_bytes(), sorted(rows)
+
+    return ask
+
+
+def test_many_small_parts_or_few_give_the_same_labels(asked, monkeypatch):
+    labels, rows = asked("few")
+    monkeypatch.setattr(score, "SMALLEST_PART", 1)
+    same, more = asked("many")
+    assert same == labels and sum(more) == sum(rows)
+    assert len(rows) < len(more) <= score.PARTS_AIMED_AT
+
+
+def test_a_part_is_worth_its_bookkeeping(asked):
+    _, rows = asked("few")
+    assert len(rows) > 1 and rows[1] >= score.SMALLEST_PART  # all but the last one
