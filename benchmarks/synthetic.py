@@ -67,7 +67,7 @@ def write_static_encoder(directory: Path, seed: int = 0) -> Path:
     topics = np.random.default_rng([seed, 1]).standard_normal((TOPICS, DIM), np.float32)
     vectors[1 : 1 + TOPICS * TOPIC_WORDS] += np.repeat(topics, TOPIC_WORDS, axis=0) / 2
     module = StaticEmbedding(tokenizer, embedding_weights=vectors)
-    SentenceTransformer(modules=[module], device="cpu").save(
+    SentenceTransformer(modules=[module], device="cpu", trust_remote_code=False).save(
         str(directory), create_model_card=False
     )
     return directory

@@ -68,7 +68,9 @@ class TableParts(_Parts):
     """A group of parquet parts read as one table."""
 
     def read_part(self, part: int, columns: Sequence[str] | None = None) -> pa.Table:
-        return read_table(self.paths[part], columns=list(columns) if columns else None)
+        # one thread: a column of a part is read sooner than a pool of threads is woken
+        names = list(columns) if columns else None
+        return read_table(self.paths[part], columns=names, use_threads=False)
 
     def iter_parts(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         for part in range(len(self.paths)):
