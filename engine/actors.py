@@ -19,7 +19,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,7 +27,14 @@ from typing import Any, TypeVar
 import ray
 import ray.data
 import ray.train
-from ray.exceptions import RayActorError, RayError, RayTaskError, WorkerCrashedError
+from ray.exceptions import (
+    NodeDiedError,
+    RayActorError,
+    RayError,
+    RayTaskError,
+    TaskUnschedulableError,
+    WorkerCrashedError,
+)
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from engine import errors, storage
@@ -147,16 +154,20 @@ def refuse_unseen(paths: Sequence[Path]) -> None:
     if len(nodes) < 2:
         return
     remote = ray.remote(num_cpus=0, max_retries=2)(_unseen)
-    asked = {
-        node["NodeManagerHostname"]: remote.options(
-            scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        ).remote([str(path) for path in paths])
+    asked = [
+        (
+            node["NodeManagerHostname"],
+            remote.options(
+                scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            ).remote([str(path) for path in paths]),
+        )
         for node in nodes
         if node["Resources"].get("CPU", 0) > 0  # the others are given no work
-    }
-    for host, answer in asked.items():
-        if missing := ray.get(answer):
-            raise RunDirectoryError(_unseen_sentence(missing[0], host))
+    ]
+    for host, answer in asked:
+        with suppress(TaskUnschedulableError, NodeDiedError):  # gone, and not yet known to be
+            if missing := ray.get(answer):
+                raise RunDirectoryError(_unseen_sentence(missing[0], host))
 
 
 def _unseen(paths: Sequence[str]) -> list[str]:

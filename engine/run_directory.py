@@ -17,6 +17,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import secrets
 import shutil
 import socket
@@ -35,6 +36,7 @@ import pyarrow as pa
 import pyarrow.feather
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 
 from engine import storage
 from engine.errors import RunDirectoryError, StorageError
@@ -450,16 +452,25 @@ def disk_problems_told(place: Path) -> Iterator[None]:
     """Turn what a disk refuses into StorageError; `place` is named when the error names no file."""
     try:
         yield
-    except OSError as error:
-        number = error.errno or next(  # pyarrow keeps it in its text only
-            (n for n in _DISK_PROBLEMS if f"[errno {n}]" in str(error)), 0
-        )
+    except (OSError, SafetensorError) as error:
+        number = _errno_of(error)
         if number not in _DISK_PROBLEMS:
             raise
+        where = getattr(error, "filename", None) or shown(place)
         raise StorageError(
-            f"cannot write {error.filename or shown(place)}: {_DISK_PROBLEMS[number]}; what was "
-            "finished is kept: make room, and the same command goes on from there"
+            f"cannot write {where}: {_DISK_PROBLEMS[number]}; what was finished is kept: make "
+            "room, and the same command goes on from there"
         ) from None
+
+
+def _errno_of(error: Exception) -> int:
+    """The number of a system error; some libraries keep it in their text only."""
+    if number := getattr(error, "errno", None):
+        return int(number)
+    text = str(error)
+    if match := re.search(r"\[errno (\d+)\]|\(os error (\d+)\)", text):  # pyarrow, safetensors
+        return int(match[1] or match[2])
+    return errno.ENOSPC if re.search(r"\d+ requested and \d+ written", text) else 0  # numpy
 
 
 def digest(*values: Any) -> str:

@@ -55,7 +55,7 @@ MIRRORS = "nn-cift-storage"  # marks a mirror in a path, wherever the cache lies
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://")
 _SECRETS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 _RANGE_BYTES = 2**23  # of one request for a part of an object
-_ATTEMPTS = 8  # of each request: the last waits come to half a minute
+_ATTEMPTS = 6  # of each request, over a few seconds where it is refused
 # Named by a digest of all that it is computed from: there is no other version of it.
 _NAMED_BY_CONTENT = re.compile(r"(^|-)[0-9a-f]{16}\.[a-z]+$")
 
@@ -121,8 +121,8 @@ def _filesystem(scheme: str, bucket: str) -> pyarrow.fs.FileSystem:
             endpoint_override=os.environ.get("AWS_ENDPOINT_URL"),
             region=os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION"),
             retry_strategy=pyarrow.fs.AwsStandardS3RetryStrategy(max_attempts=_ATTEMPTS),
-            connect_timeout=10,
-            request_timeout=60,
+            connect_timeout=5,
+            request_timeout=30,  # without a byte
         )
     try:
         return pyarrow.fs.FileSystem.from_uri(f"{scheme}://{bucket}/")[0]

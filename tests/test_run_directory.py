@@ -1,10 +1,18 @@
-import pytest
+import os
+import subprocess
 
-from engine.errors import RunDirectoryError
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from safetensors.numpy import save_file
+
+from engine.errors import RunDirectoryError, StorageError
 from engine.run_directory import (
     RunDirectory,
     atomic_path,
     digest,
+    disk_problems_told,
     finish_part,
     finished_part,
     read_json,
@@ -93,3 +101,27 @@ def test_a_record_is_of_the_file_beside_it(tmp_path, name):
     assert finished_part(tmp_path / "a.npy") == part
     write_json(tmp_path / "a.npy.json", {**vars(part), "path": name})
     assert finished_part(tmp_path / "a.npy") is None
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda path: np.save(path, np.zeros(10**6)),
+        lambda path: pq.write_table(pa.table({"x": np.random.rand(10**6)}), path),
+        lambda path: save_file({"x": np.zeros(10**6)}, path),
+        lambda path: path.write_bytes(bytes(10**7)),
+    ],
+    ids=["numpy", "pyarrow", "safetensors", "python"],
+)
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
+def test_a_full_disk_is_told_whoever_meets_it(tmp_path, write):
+    mount = ["mount", "-t", "tmpfs", "-o", "size=100k", "tmpfs", str(tmp_path)]
+    if subprocess.run(mount).returncode:
+        pytest.skip("no disk can be mounted here")
+    try:
+        with pytest.raises(StorageError, match="no space is left"), disk_problems_told(tmp_path):
+            write(tmp_path / "file.npy")
+        with pytest.raises(OSError, match="No such file"), disk_problems_told(tmp_path):
+            (tmp_path / "nothing").read_bytes()
+    finally:
+        subprocess.run(["umount", "-l", str(tmp_path)], check=True)

@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -374,6 +374,8 @@ class Wire:
             pass
         finally:
             for end in (one, other):
+                with suppress(OSError):
+                    end.shutdown(socket.SHUT_RDWR)  # which wakes whoever reads from it
                 end.close()
 
 
