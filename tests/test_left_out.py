@@ -1,0 +1,91 @@
+"""What all later stages make of a row on which a worker process crashes; nothing crashes here."""
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from engine.config import parse_config
+from engine.crashes import CRASHED
+from engine.pipeline import run
+from engine.run_directory import finish_part, finished_part, read_json
+from engine.selection.explain import explain
+from tests import in_process
+
+BAD = 3  # the row, which is in the first part of everything
+
+
+def crashing(workers):
+    """`run_partitions` as after some row of the first piece of each of these workers crashed."""
+
+    def run_partitions(partitions, root, worker, worker_args, **rest):
+        made, parts, position = None, [], workers.get(worker.__name__)
+        for number, partition in enumerate(partitions):
+            path = root / partition.path
+            made = made or worker(**worker_args)
+            left_out = [] if position is None or number else [position]
+            if left_out:
+                assert position < made.num_rows(partition.payload)
+                made.try_row(partition.payload, position)
+            payload = {**partition.payload, **({"left_out": left_out} if left_out else {})}
+            part = finished_part(path)
+            if part is None:
+                rows, usage = made.write(payload, path)
+                part = finish_part(
+                    root, path, rows, {**usage, "seconds": 1.0, "cpu_seconds": 1.0}, left_out
+                )
+            parts.append(part)
+        return parts
+
+    return run_partitions
+
+
+@pytest.fixture
+def run_with(small_job, tmp_path, monkeypatch):
+    def go(workers, **sections):
+        replacements = {**in_process.REPLACEMENTS, "run_partitions": crashing(workers)}
+        monkeypatch.setattr(in_process, "REPLACEMENTS", replacements)
+        in_process.replace_ray(monkeypatch)
+        values = {**small_job, "report": {}, **sections}
+        return run(parse_config(values), run_dir=tmp_path / "run")
+
+    return go
+
+
+@pytest.mark.parametrize("quotas", [None, {"column": "topic", "most": 4}])
+def test_a_row_that_crashes_the_encoder(run_with, small_job, quotas):
+    selection = {"budget": 30, **({"quotas": quotas} if quotas else {})}
+    directory = run_with({"EmbedWorker": BAD}, selection=selection)
+    embeddings, selected = directory.artifact("2-embeddings"), directory.artifact("7-selection")
+    part = embeddings.parts("candidates")[0]
+    vectors = np.load(embeddings.directory / part.path)
+    assert part.left_out == [BAD] and not vectors[BAD].any()
+    assert np.linalg.norm(np.delete(vectors, BAD, 0), axis=1) == pytest.approx(1, abs=1e-5)
+    (row,) = pq.read_table(embeddings.path("quarantine")).to_pylist()
+    bad = row["id"]
+    assert (row["side"], row["reason"]) == ("candidates", f"embed: {CRASHED}")
+    assert embeddings.counts["crashing"] == 1 and selected.counts["crashing_rows"] == [BAD]
+    ids = pq.read_table(selected.path("subset"))["id"].to_pylist()
+    assert len(ids) == 30 and bad not in ids
+    why = explain(directory.artifact("1-corpus"), selected, bad)["why"]
+    assert any("crashes the encoder" in line for line in why)
+    report = directory.artifact("8-report")
+    assert report.counts["candidates"] == 299
+    assert f"embed: {CRASHED}" in (directory.path / "8-report/report.html").read_text()
+
+
+@pytest.mark.parametrize("teacher", ["delift", "delift_se"])
+def test_pairs_and_points_that_crash_the_teacher(run_with, small_job, teacher):
+    settings = {"name": teacher, "model": small_job["teacher"]["model"], "max_tokens": 512}
+    if teacher == "delift_se":
+        settings["model"] = {**small_job["embedding"]["model"], "dtype": "float32"}
+    directory = run_with({"PairWorker": 1, "FeatureWorker": 0}, teacher=settings)
+    score = directory.artifact("4-teacher")
+    labels = pq.read_table(score.path("labels")).to_pylist()
+    problems = [label["problem"] for label in labels if label["problem"]]
+    assert CRASHED in problems and score.counts["unscorable"] == len(problems) < len(labels) / 2
+    assert all(np.isnan(label["score"]) == bool(label["problem"]) for label in labels)
+    assert directory.artifact("8-report").counts["unscorable"] == len(problems)
+    left_out = [
+        read_json(path)["left_out"] for path in directory.path.glob("4-teacher/store/*/*/*.json")
+    ]
+    assert [1] in left_out and [0] in left_out
