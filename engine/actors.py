@@ -427,7 +427,7 @@ class _PoolActor:
 
     def _finish(self, partition: Partition, path: Path) -> Part:
         watch, worker, payload = Stopwatch(), self._worker, partition.payload
-        trail = Trail.start(path, partition.path, self._job, worker.num_rows(payload))
+        trail = Trail.start(self._root, partition.path, self._job, worker.num_rows(payload))
         try:
             for row in trail.suspects():
                 worker.try_row(payload, row)

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from engine import storage
 from engine.errors import EngineError
-from engine.run_directory import read_json, write_json
+from engine.run_directory import digest, read_json, write_json
 
 __all__ = ["CRASHED", "Trail", "crashed_loading"]
 
@@ -30,7 +30,8 @@ CRASHED = "it crashes the worker process"  # why a row has no vector or no score
 PLAIN_TRIES = 2  # a worker may well die by chance once, hardly twice at the same piece
 DEATHS_OF_A_ROW = 2  # alone at the same row
 MAX_TRIES = 4  # of work whose rows cannot be tried one by one
-MAX_SHARE = 0.1  # of the rows; when more crash, it is not the rows
+MAX_SHARE = 0.1  # of the rows of a piece; when more crash, it is not the rows
+MAX_ROWS = 32  # of one job's pool, likewise
 
 
 @dataclass
@@ -39,6 +40,7 @@ class Trail:
 
     Attributes:
         path: of the file, beside the part.
+        root: of all pieces of this pool, for the count of rows that are left out.
         name: of the work, for people.
         job: which job tries; the deaths of another one, which may have been killed, say nothing.
         num_rows: rows that can be tried one by one; 0 when they cannot.
@@ -50,6 +52,7 @@ class Trail:
     """
 
     path: Path
+    root: Path
     name: str
     job: str
     num_rows: int
@@ -60,10 +63,11 @@ class Trail:
     retries: int = 0
 
     @classmethod
-    def start(cls, part_path: Path, name: str, job: str, num_rows: int) -> Trail:
-        """Note that the work begins; EngineError when workers died at it too often."""
-        path = part_path.with_name(f".{part_path.name}.tries")
-        trail = cls(path, name, job, num_rows)
+    def start(cls, root: Path, name: str, job: str, num_rows: int) -> Trail:
+        """Note that work on the part `root / name` begins; EngineError after too many deaths."""
+        part = root / name
+        trail = cls(part.with_name(f".{part.name}.tries"), root, name, job, num_rows)
+        path = trail.path
         if storage.exists(path):
             found = read_json(path)
             trail.crashing = found["crashing"]
@@ -100,11 +104,14 @@ class Trail:
     def _leave_out(self) -> None:
         self.crashing = sorted({*self.crashing, self.tried})
         self.tried, self.deaths = self.tried + 1, 0
-        if len(self.crashing) > max(1, MAX_SHARE * self.num_rows):
+        marks = f".left-out-{self.job}-"
+        write_json(self.root / f"{marks}{digest(self.name, self.crashing)}.json", self.crashing)
+        in_all = sum(path.name.startswith(marks) for path in storage.files_in(self.root))
+        if len(self.crashing) > max(1, MAX_SHARE * self.num_rows) or in_all > MAX_ROWS:
             raise EngineError(
                 f"{len(self.crashing)} of the first {self.tried} rows of {self.name} crash the "
-                "worker process, each by itself: the model does not run on this machine, or has "
-                "too little memory"
+                f"worker process, each by itself, and {in_all} rows so far: the model does not run "
+                "on this machine, or has too little memory"
             )
 
     def end(self) -> None:
@@ -121,7 +128,7 @@ class Trail:
 
     def _write(self) -> None:
         values = asdict(self)
-        write_json(self.path, {name: values[name] for name in values if name != "path"})
+        write_json(self.path, {k: v for k, v in values.items() if k not in ("path", "root")})
 
 
 def crashed_loading(root: Path, worker: str, job: str, actor: str) -> EngineError | None:

@@ -4,13 +4,13 @@ import json
 
 import pytest
 
-from engine.crashes import MAX_TRIES, Trail, crashed_loading, loaded
+from engine.crashes import MAX_ROWS, MAX_TRIES, Trail, crashed_loading, loaded
 from engine.errors import EngineError
 
 
 def work(path, num_rows, dies_at, job="job"):
     """One try, as a worker would: returns the rows that are left out, or None when it died."""
-    trail = Trail.start(path, "embed, part 3", job, num_rows)
+    trail = Trail.start(path.parent, path.name, job, num_rows)
     for row in trail.suspects():
         if row in dies_at:
             return None
@@ -36,7 +36,7 @@ def test_work_that_goes_well_leaves_nothing(tmp_path):
 def test_one_row_that_crashes_is_found_and_left_out(tmp_path):
     # twice with all rows, twice at the row by itself, then without it
     assert tries(tmp_path / "part.npy", 20, {7}) == (5, [7])
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name[:14] for path in tmp_path.iterdir()] == [".left-out-job-"]
 
 
 @pytest.mark.parametrize("rows", [{0}, {19}, {0, 19}])
@@ -51,10 +51,10 @@ def test_a_single_row_may_be_the_one(tmp_path):
 def test_deaths_by_chance_leave_nothing_out(tmp_path):
     path = tmp_path / "part.npy"
     for _ in range(2):  # killed in the middle of the work
-        Trail.start(path, "x", "job", 30)
-    suspects = Trail.start(path, "x", "job", 30).suspects()
+        Trail.start(path.parent, path.name, "job", 30)
+    suspects = Trail.start(path.parent, path.name, "job", 30).suspects()
     assert [next(suspects) for _ in range(5)] == [0, 1, 2, 3, 4]  # and killed while row 4 was tried
-    again = Trail.start(path, "x", "job", 30)
+    again = Trail.start(path.parent, path.name, "job", 30)
     assert list(again.suspects()) == list(range(4, 30))
     assert again.crashing == []
 
@@ -62,17 +62,17 @@ def test_deaths_by_chance_leave_nothing_out(tmp_path):
 def test_the_deaths_of_another_job_do_not_count_but_its_finds_do(tmp_path):
     path = tmp_path / "part.npy"
     for number in range(10):
-        trail = Trail.start(path, "x", f"job {number}", 5)
+        trail = Trail.start(path.parent, path.name, f"job {number}", 5)
         assert list(trail.suspects()) == []
     trail.crashing = [2]
     trail._write()
-    assert Trail.start(path, "x", "the next", 5).crashing == [2]
+    assert Trail.start(path.parent, path.name, "the next", 5).crashing == [2]
 
 
 def test_work_whose_rows_cannot_be_tried_ends_with_a_sentence(tmp_path):
     for _ in range(MAX_TRIES):
         assert work(tmp_path / "part.npy", 0, {0}) is None
-    with pytest.raises(EngineError, match=r"died 4 times at the same piece of work \(embed, part"):
+    with pytest.raises(EngineError, match=r"died 4 times at the same piece of work \(part.npy"):
         work(tmp_path / "part.npy", 0, {0})
 
 
@@ -80,17 +80,24 @@ def test_work_that_dies_although_no_row_alone_does_ends_with_a_sentence(tmp_path
     path = tmp_path / "part.npy"
     with pytest.raises(EngineError, match="and at none of its rows alone") as caught:
         for _ in range(20):
-            list(Trail.start(path, "embed", "job", 5).suspects())
+            list(Trail.start(path.parent, path.name, "job", 5).suspects())
     assert "died 5 times" in str(caught.value)
 
 
 def test_when_many_rows_crash_it_is_not_the_rows(tmp_path):
-    with pytest.raises(EngineError, match=r"3 of the first 3 rows of embed, part 3 crash"):
+    with pytest.raises(EngineError, match=r"3 of the first 3 rows of part.npy crash"):
         tries(tmp_path / "part.npy", 20, set(range(20)))
 
 
+def test_when_rows_crash_in_every_piece_it_is_not_the_rows(tmp_path):
+    for number in range(MAX_ROWS):
+        assert tries(tmp_path / f"part-{number}.npy", 1, {0})[1] == [0]
+    with pytest.raises(EngineError, match="and 33 rows so far"):
+        tries(tmp_path / "the next.npy", 1, {0})
+
+
 def test_a_trail_is_readable(tmp_path):
-    Trail.start(tmp_path / "part.npy", "x", "job", 5)
+    Trail.start(tmp_path, "part.npy", "job", 5)
     assert json.loads((tmp_path / ".part.npy.tries").read_text())["tries"] == 1
 
 

@@ -372,47 +372,43 @@ class PairWorker(_TeacherWorker):
         target_rows = sorted({row for rows in payload["targets"] for row in rows})
         asked_of = _examples(self._scope, "target", target_rows)
         targets = dict(zip(target_rows, asked_of, strict=True))
-        features = {
-            side: self._features(side, examples)
-            for side, examples in (("candidate", candidates), ("target", list(targets.values())))
-            if side in self._teacher.feature_sides
-        }
+        features = self._features_of(candidates, list(targets.values()))
         columns: dict[str, list[Any]] = {name: [] for name in _PAIRS.names}
         usage = Usage()
-        left_out, before = set(payload.get("left_out", [])), 0
-        for candidate, rows in zip(candidates, payload["targets"], strict=True):
-            asked = [targets[r] for i, r in enumerate(rows, before) if i not in left_out]
-            crashing = [targets[r] for i, r in enumerate(rows, before) if i in left_out]
-            before += len(rows)
-            if asked:
+        left_out = payload.get("left_out", [])
+        for number, (candidate, rows) in enumerate(
+            zip(candidates, payload["targets"], strict=True)
+        ):
+            asked = [targets[row] for row in rows]
+            if number in left_out:
+                nothing = np.full(len(asked), np.nan, np.float32)
+                scores = Scores(nothing, [CRASHED] * len(asked), Usage())
+            else:
                 scores = self._ask(candidate, asked, features)
-                usage += scores.usage
-                columns["score"] += scores.values.tolist()
-                columns["problem"] += scores.problems
-            columns["score"] += [np.nan] * len(crashing)
-            columns["problem"] += [CRASHED] * len(crashing)
-            columns["candidate_key"] += [candidate.key] * len(rows)
-            columns["target_key"] += [target.key for target in (*asked, *crashing)]
+            usage += scores.usage
+            columns["candidate_key"] += [candidate.key] * len(asked)
+            columns["target_key"] += [target.key for target in asked]
+            columns["score"] += scores.values.tolist()
+            columns["problem"] += scores.problems
         _write(pa.table(columns, schema=_PAIRS), path)
         return len(columns["score"]), _usage(usage)
 
     def num_rows(self, payload: Mapping[str, Any]) -> int:
-        """Its pairs."""
-        return sum(map(len, payload["targets"]))
+        """Its candidates: a target that crashes the model has done so as a point before."""
+        return len(payload["candidates"])
 
     def try_row(self, payload: Mapping[str, Any], row: int) -> None:
-        number, before = 0, 0
-        while before + len(payload["targets"][number]) <= row:
-            before += len(payload["targets"][number])
-            number += 1
-        candidates = _examples(self._scope, "candidate", [payload["candidates"][number]])
-        targets = _examples(self._scope, "target", [payload["targets"][number][row - before]])
-        features = {
-            side: self._features(side, examples)
-            for side, examples in (("candidate", candidates), ("target", targets))
-            if side in self._teacher.feature_sides
-        }
-        self._ask(candidates[0], targets, features)
+        only = {name: payload[name][row : row + 1] for name in ("candidates", "targets")}
+        (candidate,) = _examples(self._scope, "candidate", only["candidates"])
+        targets = _examples(self._scope, "target", only["targets"][0])
+        self._ask(candidate, targets, self._features_of([candidate], targets))
+
+    def _features_of(
+        self, candidates: list[Example], targets: list[Example]
+    ) -> dict[Side, dict[str, NDArray[np.floating]]]:
+        """Of the sides that the teacher has features of."""
+        sides: dict[Side, list[Example]] = {"candidate": candidates, "target": targets}
+        return {side: self._features(side, sides[side]) for side in self._teacher.feature_sides}
 
     def _ask(
         self,
