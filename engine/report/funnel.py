@@ -37,6 +37,7 @@ class SideFunnel:
         reasons: the commonest reasons with their counts, most frequent first.
         other_reasons: rejections for all other reasons.
         first: the first few rejections.
+        crashed: rows among the quarantined on which the encoder crashes.
         selected: rows in the subset; None for the others.
     """
 
@@ -49,6 +50,7 @@ class SideFunnel:
     reasons: list[tuple[str, int]]
     other_reasons: int
     first: list[Rejection]
+    crashed: int
     selected: int | None
 
 
@@ -84,6 +86,7 @@ def read_funnel(corpus: Artifact, embeddings: Artifact, num_selected: int) -> li
                 reasons=common,
                 other_reasons=reasons.total() - sum(number for _, number in common),
                 first=first,
+                crashed=later[side],
                 selected=num_selected if side == "candidates" else None,
             )
         )

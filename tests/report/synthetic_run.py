@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from engine.config import Config
 from engine.run_directory import Artifact, RunDirectory, finish_part, write_json
@@ -22,6 +23,7 @@ HOSTILE = (
     "{{ 7 * 7 }} {% raw %} & &amp; ' \" ]]>",
     "<" * 100_000,
 )
+SOURCES = ("web<b>", "books", "books")
 KINDS = ("wrong_answer", "empty_talk")
 DIRECTORIES = {
     "ingest": "1-corpus",
@@ -60,7 +62,7 @@ def write_run(path: Path, *, trusted: bool = True, dense: bool = True) -> dict[s
     """The artifacts by stage; candidates 0, 10, 20, ... are planted, of two kinds in turn."""
     run = _Run(RunDirectory(path))
     run.ingest()
-    run.commit("embed", {}, {"candidates": 60, "targets": 12}, {"seconds": 9.0, "tokens": 700.0})
+    run.embed()
     audit = {f"audit_q{q}_pairs": count for q, count in ((1, 5), (2, 15), (3, 20), (4, 40))}
     run.commit("sample", {}, {"pairs": 100, "training_pairs": 20, "pairwise": True, **audit}, {})
     run.score()
@@ -75,6 +77,8 @@ class _Run:
         self.run = run
         self.artifacts: dict[str, Artifact] = {}
         self.means = np.linspace(-0.2, 0.4, NUM_CANDIDATES).astype(np.float32)
+        rng = np.random.default_rng(1)
+        self.vectors = rng.normal(size=(NUM_CANDIDATES, 8)).astype(np.float32)
 
     def folder(self, stage: str) -> Path:
         return self.run.stage_dir(DIRECTORIES[stage])
@@ -123,7 +127,7 @@ class _Run:
                 "instruction": f"ask {i} {HOSTILE[i % len(HOSTILE)]}",
                 "input": "" if i % 2 else "some input",
                 "output": f"answer {i}",
-                "extra": json.dumps({"planted": planted, "source": "here"}),
+                "extra": json.dumps({"planted": planted, "source": SOURCES[i % 3]}),
                 "file": "a<b>.jsonl",
                 "line": i + 1,
             }
@@ -144,6 +148,15 @@ class _Run:
         counts |= {"targets": 12, "targets_read": 12, "targets_filtered_out": 0}
         counts |= {"targets_quarantined": 0, "targets_nul_removed": 0}
         self.commit("ingest", {"candidates": parts, "quarantine": [quarantine]}, counts, {})
+
+    def embed(self) -> None:
+        folder = self.folder("embed") / "candidates"
+        folder.mkdir(parents=True)
+        for number, block in enumerate(np.array_split(self.vectors, 2)):
+            np.save(folder / f"{number}.npy", block)
+        files = {"candidates": [(folder / f"{n}.npy", NUM_CANDIDATES // 2) for n in (0, 1)]}
+        counts = {"candidates": 60, "targets": 12}
+        self.commit("embed", files, counts, {"seconds": 9.0, "tokens": 700.0})
 
     def score(self) -> None:
         rng = np.random.default_rng(0)
@@ -226,5 +239,31 @@ class _Run:
         table = pa.table({"row": rows, "gain": gains, "mean_influence": self.means[rows]})
         ranking = self.table("select", "ranking.parquet", table)
         subset = self.table("select", "subset.parquet", table)
+        files = {"ranking": [ranking], "subset": [subset]}
+        files["explanations"] = [self.explanations(rows, gains)]
         counts = {"objective": "facility_location", "zero_gain_picks": NUM_TAIL, "selected": 20}
-        self.commit("select", {"ranking": [ranking], "subset": [subset]}, counts, {})
+        self.commit("select", files, counts, {})
+
+    def explanations(
+        self, picks: NDArray[np.int64], gains: NDArray[np.float64]
+    ) -> tuple[Path, int]:
+        unit = self.vectors / np.linalg.norm(self.vectors, axis=1, keepdims=True)
+        cosines = unit @ unit[picks].T
+        cosines[picks, np.arange(NUM_SELECTED)] = -2
+        place = cosines.argmax(axis=1)
+        is_pick = np.isin(np.arange(NUM_CANDIDATES), picks)
+        rank, gain = np.zeros(NUM_CANDIDATES, np.int64), np.zeros(NUM_CANDIDATES)
+        rank[picks], gain[picks] = np.arange(NUM_SELECTED) + 1, gains
+        nearest_of = np.bincount(picks[place][~is_pick], minlength=NUM_CANDIDATES)
+        left = np.linspace(0.0, 0.05, NUM_CANDIDATES)
+        table = {
+            "row": pa.array(np.arange(NUM_CANDIDATES)),
+            "id": pa.array([f"c{i}" for i in range(NUM_CANDIDATES)]),
+            "rank": pa.array(rank, mask=~is_pick),
+            "gain": pa.array(gain, mask=~is_pick),
+            "gain_left": pa.array(left, mask=is_pick),
+            "nearest": pa.array(picks[place]),
+            "similarity": pa.array(cosines.max(axis=1)),
+            "num_nearest": pa.array(nearest_of, mask=~is_pick),
+        }
+        return self.table("select", "explanations.parquet", pa.table(table))

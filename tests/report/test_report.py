@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import re
 from html.parser import HTMLParser
@@ -10,11 +12,13 @@ from typing import Any
 
 import pytest
 
+import engine.report.report
 from engine.errors import SettingsError
 from engine.report.report import write_report
-from engine.run_directory import Artifact, write_json
+from engine.run_directory import Artifact, read_table, write_json
 from tests.report.synthetic_run import settings, write_run
 
+SCRIPT = Path(engine.report.report.__file__).parent / "page.js"
 VOID = {"meta", "br", "img", "link"}
 
 
@@ -53,7 +57,7 @@ class Page(HTMLParser):
         assert self.open.pop() == tag, tag
 
     def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] != "style":
+        if self.open and self.open[-1] not in ("style", "script"):
             self.text += data
 
 
@@ -84,7 +88,9 @@ def test_the_page_is_self_contained_and_well_formed(
 ) -> None:
     html, _ = write(artifacts, tmp_path, known_bad_column="planted")
     page = Page(html)
-    assert not {tag for tag, _ in page.elements} & {"script", "link", "img", "iframe", "object"}
+    tags = [tag for tag, _ in page.elements]
+    assert not set(tags) & {"link", "img", "iframe", "object", "input", "button"}
+    assert tags.count("script") == 1
     for _, attributes in page.elements:
         assert not [name for name in attributes if name.startswith("on") or name == "src"]
         assert (attributes.get("href") or "#").startswith("#")
@@ -92,12 +98,23 @@ def test_the_page_is_self_contained_and_well_formed(
     assert "undefined" not in page.text.replace("not defined", "") and "None" not in page.text
 
 
+def test_its_policy_lets_its_own_script_run_alone(
+    artifacts: dict[str, Artifact], tmp_path: Path
+) -> None:
+    html, _ = write(artifacts, tmp_path)
+    (script,) = re.findall("<script>(.*?)</script>", html, flags=re.DOTALL)
+    assert script == SCRIPT.read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}';" in html
+
+
 def test_sections_stand_in_the_readers_order(
     artifacts: dict[str, Artifact], tmp_path: Path
 ) -> None:
     html, _ = write(artifacts, tmp_path, known_bad_column="planted")
     sections = re.findall(r'<section id="([a-z-]+)"', html)
-    expected = "verdict funnel fidelity scores gains examples known-bad cost provenance"
+    expected = "verdict funnel fidelity scores gains composition examples map lookup known-bad"
+    expected += " cost provenance"
     assert sections == expected.split()
 
 
@@ -118,7 +135,7 @@ def test_what_a_prefilter_left_out_is_told(tmp_path: Path, recall: float | None)
 def test_corpus_text_is_escaped(artifacts: dict[str, Artifact], tmp_path: Path) -> None:
     html, _ = write(artifacts, tmp_path, num_examples=30, title="<b>\u202etitle</b>")
     page = Page(html)
-    assert "<script" not in html and "onerror=alert(1)&gt;" in html
+    assert html.count("<script") == 1 and "onerror=alert(1)&gt;" in html
     assert not re.search("[\x00-\x08\x0b-\x1f\u200b\u202a-\u202e\u2066-\u2069]", html)
     assert "<i>U+202E</i>" in html and "<i>U+0007</i>" in html
     assert "{{ 7 * 7 }}" in page.text  # corpus text is no template
@@ -135,6 +152,30 @@ def test_numbers_are_on_the_page(artifacts: dict[str, Artifact], tmp_path: Path)
     assert "82 % saved" in text
     assert "id occurs before" in text and "2 NUL characters" in text
     assert "kept out of training" in text and "Drawn:" not in text
+
+
+def test_a_dropped_row_stands_beside_the_pick_nearest_to_it(
+    artifacts: dict[str, Artifact], tmp_path: Path
+) -> None:
+    html, _ = write(artifacts, tmp_path)
+    table = html[html.index('id="lookup"') : html.index('id="cost"')]
+    assert table.count("<tr>") == 1 + 40 and table.count('<tr class="kept">') == 20
+    text = " ".join(Page(html).text.split())
+    assert "All 60 candidates" in text and "zero-gain pick" in text
+    told = read_table(artifacts["select"].path("explanations")).to_pylist()
+    rank = told[told[39]["nearest"]]["rank"]  # row 39 is the best of the dropped ones
+    near = text[text.rindex("ask 39") :]
+    assert f"near miss: nearest is rank {rank}ask {told[39]['nearest']}" in near[:800]
+    assert f"{told[39]['similarity']:.3f}".replace("-", "−") in near[:900]
+
+
+def test_the_composition_column(artifacts: dict[str, Artifact], tmp_path: Path) -> None:
+    html, _ = write(artifacts, tmp_path)
+    assert "web&lt;b&gt;" in html and "(another one: <code>report.composition_column" in html
+    html, _ = write(artifacts, tmp_path, composition_column="planted")
+    assert "without a value" in html and "another one" not in html
+    with pytest.raises(SettingsError, match=r"no column 'nope' .* found planted, source"):
+        write(artifacts, tmp_path, composition_column="nope")
 
 
 def test_the_page_stays_below_a_megabyte(artifacts: dict[str, Artifact], tmp_path: Path) -> None:
