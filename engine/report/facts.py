@@ -86,7 +86,7 @@ def collect(config: Config, inputs: Mapping[str, Artifact]) -> Facts:
         selection_remarks=list(selection_remarks(select.counts, "targets" in corpus.counts)),
         zero_gain_tail=config.selection.zero_gain_tail,
         unscorable=int(score.counts["unscorable"]),
-        funnel=read_funnel(corpus, inputs["embed"], len(ranking.rows)),
+        funnel=read_funnel(corpus, inputs["embed"], inputs["sample"], len(ranking.rows)),
         fidelity=fidelity,
         calibration=read_calibration(score, inputs["predict"], fidelity["judged_quadrant"]),
         influence=distribution(means, means[ranking.rows]),

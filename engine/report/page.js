@@ -11,10 +11,11 @@
     const body = box.querySelector("tbody");
     const rows = [...body.rows];
     const texts = rows.map((row) => row.textContent.normalize("NFKC").toLowerCase());
-    const search = make("input", { type: "search", placeholder: "words, an id, near miss …" });
+    const search = make("input", { type: "search", placeholder: 'words, an id, "near miss" …' });
     const found = make("output", {});
     const show = () => {
-      const words = search.value.normalize("NFKC").toLowerCase().split(/\s+/).filter(Boolean);
+      const typed = search.value.normalize("NFKC").toLowerCase().match(/"[^"]*"?|\S+/g) ?? [];
+      const words = typed.map((word) => word.replaceAll('"', "")); // quotes keep words together
       let number = 0;
       rows.forEach((row, i) => {
         row.hidden = !words.every((word) => texts[i].includes(word));

@@ -92,6 +92,7 @@ def _environment() -> Environment:
 def prose(sentence: str) -> str:
     """A sentence of a JSON file as the page writes it."""
     text = sentence.replace("R^2", "R²").replace(" -", f" {wording.MINUS}").strip()
+    text = text.replace(" %", "\N{NO-BREAK SPACE}%")
     return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
 
 

@@ -81,7 +81,7 @@ def test_typing_filters_the_table(browser: Browser, page: Path, width: int) -> N
     assert browser.run(f"{SHOWN}.length") == 60
     assert browser.run("document.querySelector('.search output').textContent") == "60 of 60 rows"
     browser.run("document.querySelector('.search input').focus()")
-    browser.type("near  MISS answer")
+    browser.type('"near MISS" answer')
     assert browser.run(f"{SHOWN}.length") == 40
     browser.type(" c31")
     assert browser.run("document.querySelector('.search output').textContent") == "1 of 60 rows"

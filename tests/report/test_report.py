@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import engine.report.report
+from engine.config import Config
 from engine.errors import SettingsError
 from engine.report.report import write_report
 from engine.run_directory import Artifact, read_table, write_json
@@ -150,6 +151,11 @@ def test_numbers_are_on_the_page(artifacts: dict[str, Artifact], tmp_path: Path)
     assert "The selection holds 2; a random one of the same size would hold 2.0" in text
     assert "80 of the 100 labelled pairs (80 %) were asked for to judge the network" in text
     assert "82 % saved" in text
+    cells = re.findall(
+        '<td class="num">(.*?)</td>', html[html.index('<th scope="row">candidates') :]
+    )
+    # read, filtered out, quarantined, kept, learned from, selected; then the targets
+    assert cells[:12] == ["70", "3", "7", "60", "9", "20", "12", "0", "0", "12", "4", "–"]
     assert "id occurs before" in text and "2 NUL characters" in text
     assert "kept out of training" in text and "Drawn:" not in text
 
@@ -182,6 +188,16 @@ def test_the_page_stays_below_a_megabyte(artifacts: dict[str, Artifact], tmp_pat
     html, _ = write(artifacts, tmp_path, num_examples=1000, known_bad_column="planted")
     assert len(html.encode()) < 1_000_000
     assert html.count('<li class="example">') == 20 + 50  # all picks; the cap of the other end
+
+
+@pytest.mark.parametrize("text", ["<" * 1000, "語" * 1000, "\u202e" * 1000, "word " * 400])
+def test_a_page_with_all_rows_that_it_may_have_stays_below_five_megabytes(
+    tmp_path: Path, text: str
+) -> None:
+    artifacts = write_run(tmp_path / "run", num_candidates=8000, texts=[text])
+    html, _ = write(artifacts, tmp_path, num_examples=1000, known_bad_column="planted")
+    assert html.count('<path class="picked"') == html.count('<path class="dropped"') == 1500
+    assert html.count('<tr class="kept">') == 900 and len(html.encode()) < 5 * 10**6
 
 
 def test_the_same_artifacts_give_the_same_bytes(
@@ -218,6 +234,19 @@ def test_an_unknown_known_bad_column(artifacts: dict[str, Artifact], tmp_path: P
     with pytest.raises(SettingsError, match="found planted, source"):
         write(artifacts, tmp_path, known_bad_column="nope")
     assert not (tmp_path / "report.html").exists()
+
+
+def test_every_model_of_the_teacher_says_whether_it_runs_code(tmp_path: Path) -> None:
+    artifacts = write_run(tmp_path / "run")
+    identity = {"further_models": [{"model": "sha256:second"}]}
+    artifacts["score"].manifest["settings"]["identity"] = identity
+    second = {"path": "some/second", "trust_remote_code": True, "revision": "c" * 40}
+    teacher = {"name": "selectit", "model": {"path": "a/first"}, "selectit": {"models": [second]}}
+    config = Config.model_validate({"corpus": {"path": "a.jsonl"}, "teacher": teacher})
+    write_report(config, artifacts, tmp_path)
+    html = (tmp_path / "report.html").read_text(encoding="utf-8")
+    (line,) = re.findall("<tr>.*some/second.*</tr>", html)
+    assert "sha256:second" in line and "yes: trust_remote_code is on" in line
 
 
 def changed(path: Path, stage: str, **counts: Any) -> dict[str, Artifact]:
