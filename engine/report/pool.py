@@ -100,13 +100,14 @@ def mapped_rows(pool: Pool) -> Rows:
 def listed_rows(pool: Pool) -> list[tuple[int, str]]:
     """Rows of the table, each with what it is an example of: picks by rank, then the others.
 
-    Near misses are the dropped rows that would add most, by mean influence where that is not known
-    or the same.
+    Near misses are the tenth of the dropped rows that would add most, by mean influence where that
+    is not known or the same.
     """
     picks, tail = pool.picks[: pool.tail_from], pool.picks[pool.tail_from :]
     dropped = pool.dropped
     order = np.lexsort((pool.hashes[dropped], -pool.means[dropped], -pool.gain[dropped]))
-    near, far = dropped[order[:NEAR_MISSES]], dropped[order[NEAR_MISSES:]]
+    num_near = min(NEAR_MISSES, -(-len(dropped) // 10))
+    near, far = dropped[order[:num_near]], dropped[order[num_near:]]
 
     def by_rank(rows: Rows) -> Rows:
         return rows[np.argsort(pool.rank[rows])]
@@ -116,7 +117,7 @@ def listed_rows(pool: Pool) -> list[tuple[int, str]]:
         ("later pick", by_rank(pool.drawn(picks[FIRST_PICKS:], OTHER_PICKS))),
         ("zero-gain pick", by_rank(pool.drawn(tail, TAIL_PICKS))),
         ("near miss", near),
-        ("dropped", pool.drawn(far, OTHER_DROPPED)),
+        ("dropped", pool.drawn(far, NEAR_MISSES + OTHER_DROPPED - num_near)),
         ("crashes the encoder", np.flatnonzero(~pool.embedded)[:OTHER_DROPPED]),
     ]
     return [(row, group) for group, rows in groups for row in rows.tolist()]
