@@ -76,17 +76,20 @@ class TableParts(_Parts):
         for part in range(len(self.paths)):
             yield self.read_part(part, columns)
 
+    def pieces(
+        self, rows: NDArray[np.int64], columns: Sequence[str] | None = None
+    ) -> Iterator[tuple[NDArray[np.int64], pa.Table]]:
+        """The given rows part by part, each piece with the positions in `rows` that it holds."""
+        for part, where in self._located(rows):
+            yield where, self.read_part(part, columns).take(rows[where] - self.offsets[part])
+
     def take(self, rows: NDArray[np.int64], columns: Sequence[str] | None = None) -> pa.Table:
         """The given rows in the given order; memory: those rows and one part."""
-        pieces: list[pa.Table] = []
-        positions: list[NDArray[np.int64]] = []
-        for part, where in self._located(rows):
-            pieces.append(self.read_part(part, columns).take(rows[where] - self.offsets[part]))
-            positions.append(where)
-        if not pieces:
+        found = list(self.pieces(rows, columns))
+        if not found:
             return self.read_part(0, columns).slice(0, 0)
-        order = np.argsort(np.concatenate(positions), kind="stable")
-        return pa.concat_tables(pieces).take(order)
+        order = np.argsort(np.concatenate([where for where, _ in found]), kind="stable")
+        return pa.concat_tables([table for _, table in found]).take(order)
 
     def examples(self, rows: NDArray[np.int64]) -> list[Example]:
         """The given rows of a corpus, in the given order."""

@@ -687,6 +687,12 @@ class ReportConfig(Section):
         description="column of the candidates that marks rows known to be bad (non-empty = bad): "
         "never seen by any stage, only counted in the selection afterwards",
     )
+    composition_column: str | None = Field(
+        None,
+        description="column of the candidates whose groups are compared, pool against subset; "
+        "default: that of the quotas, else source, category, dataset, task or topic, whichever the "
+        "corpus has first with few values",
+    )
     results: tuple[str, ...] = Field(
         (), description="results files (JSON) of evaluations and benchmarks, to show as tables"
     )

@@ -65,7 +65,8 @@ STAGES: tuple[Stage, ...] = (
         report.run,
         ("report", "teacher", "selection"),
         ("ingest", "embed", "sample", "score", "fit", "predict", "select"),
-        identity=report.identity,
+        2,
+        report.identity,
     ),
 )
 

@@ -14,9 +14,19 @@ from markupsafe import Markup, escape
 
 from engine.report.wording import MINUS, significant
 
-__all__ = ["Dot", "IntervalRow", "curve", "histogram", "interval_plot", "scatter"]
+__all__ = [
+    "Dot",
+    "IntervalRow",
+    "Noted",
+    "curve",
+    "histogram",
+    "interval_plot",
+    "point_map",
+    "scatter",
+]
 
 WIDTH, HEIGHT = 440, 250
+MAP_WIDTH, MAP_HEIGHT, MAP_EDGE = 720, 440, 12
 LEFT, RIGHT, TOP, BOTTOM = 52, 14, 14, 44
 ROW_HEIGHT, GROUP_GAP = 19, 13
 
@@ -39,6 +49,16 @@ class IntervalRow:
 
     label: str
     dots: Sequence[Dot]
+
+
+@dataclass(frozen=True)
+class Noted:
+    """A place on a map, in the colour of `kind`, and what is there, already escaped."""
+
+    kind: str
+    x: float
+    y: float
+    note: Markup
 
 
 def histogram(
@@ -135,6 +155,25 @@ def interval_plot(title: str, rows: Sequence[IntervalRow], x_label: str) -> Mark
     return _svg(title, parts, height)
 
 
+def point_map(title: str, points: Sequence[Noted]) -> Markup:
+    """Points whose distances mean something and whose axes do not: one scale for both.
+
+    Each is a path of no length, which stays a round dot of the same size on a phone.
+    """
+    xs, ys = [point.x for point in points], [point.y for point in points]
+    scale = min(
+        (MAP_WIDTH - 2 * MAP_EDGE) / (max(xs) - min(xs) or 1.0),
+        (MAP_HEIGHT - 2 * MAP_EDGE) / (max(ys) - min(ys) or 1.0),
+    )
+    left, top = (max(xs) + min(xs)) / 2, (max(ys) + min(ys)) / 2
+    parts = [
+        f'<path class="{escape(point.kind)}" d="M{MAP_WIDTH / 2 + scale * (point.x - left):.1f} '
+        f'{MAP_HEIGHT / 2 - scale * (point.y - top):.1f}h0"><title>{point.note}</title></path>'
+        for point in points
+    ]
+    return _svg(title, parts, MAP_HEIGHT, MAP_WIDTH)
+
+
 def _dot(frame: _Frame, dot: Dot, y: float) -> list[str]:
     parts = []
     if dot.low is not None and dot.high is not None:
@@ -191,10 +230,10 @@ class _Frame:
         return parts
 
 
-def _svg(title: str, parts: Sequence[str], height: float = HEIGHT) -> Markup:
+def _svg(title: str, parts: Sequence[str], height: float = HEIGHT, width: float = WIDTH) -> Markup:
     name = escape(title)
     head = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:g}" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" '
         f'role="img" aria-label="{name}"><title>{name}</title>'
     )
     return Markup(head + "".join(parts) + "</svg>")

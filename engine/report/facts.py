@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.config import Config
+from engine.report.composition import Composition, composition
 from engine.report.fidelity_facts import Calibration, one_sentence, read_calibration, read_fidelity
 from engine.report.funnel import SideFunnel, read_funnel
 from engine.report.known_bad import KnownBad, known_bad
 from engine.report.ledger import Ledger, make_ledger
+from engine.report.lookup import Lookup, read_lookup
 from engine.report.other_results import ResultTable, read_results
 from engine.report.picks import (
     Distribution,
@@ -55,6 +57,8 @@ class Facts:
     gains: GainCurve
     top: list[ExampleRow]
     bottom: list[ExampleRow]
+    composition: Composition | None
+    lookup: Lookup
     known_bad: KnownBad | None
     ledger: Ledger
     results: list[ResultTable]
@@ -69,7 +73,7 @@ def collect(config: Config, inputs: Mapping[str, Artifact]) -> Facts:
     means = load_array(inputs["predict"].path("means"))
     ranking = read_ranking(select)
     fidelity, settings = read_fidelity(inputs["fit"]), config.report
-    column = settings.known_bad_column
+    column, quotas = settings.known_bad_column, config.selection.quotas
     examples = (corpus, ranking, means, settings.num_examples, column)
     return Facts(
         title=settings.title,
@@ -82,7 +86,7 @@ def collect(config: Config, inputs: Mapping[str, Artifact]) -> Facts:
         selection_remarks=list(selection_remarks(select.counts, "targets" in corpus.counts)),
         zero_gain_tail=config.selection.zero_gain_tail,
         unscorable=int(score.counts["unscorable"]),
-        funnel=read_funnel(corpus, inputs["embed"], len(ranking.rows)),
+        funnel=read_funnel(corpus, inputs["embed"], inputs["sample"], len(ranking.rows)),
         fidelity=fidelity,
         calibration=read_calibration(score, inputs["predict"], fidelity["judged_quadrant"]),
         influence=distribution(means, means[ranking.rows]),
@@ -90,6 +94,13 @@ def collect(config: Config, inputs: Mapping[str, Artifact]) -> Facts:
         gains=gain_curve(ranking.gains, int(select.counts["zero_gain_picks"])),
         top=top_examples(*examples),
         bottom=bottom_examples(*examples),
+        composition=composition(
+            corpus,
+            ranking.rows,
+            settings.composition_column,
+            quotas.column if quotas else None,
+        ),
+        lookup=read_lookup(corpus, inputs["embed"], inputs["predict"], select),
         known_bad=known_bad(corpus, column, ranking.rows, means) if column else None,
         ledger=make_ledger({name: artifact.manifest for name, artifact in inputs.items()}),
         results=read_results(settings.results),

@@ -37,6 +37,8 @@ class SideFunnel:
         reasons: the commonest reasons with their counts, most frequent first.
         other_reasons: rejections for all other reasons.
         first: the first few rejections.
+        crashed: rows among the quarantined on which the encoder crashes.
+        learned_from: rows that the network saw the teacher's labels of; None for owned rows.
         selected: rows in the subset; None for the others.
     """
 
@@ -49,10 +51,14 @@ class SideFunnel:
     reasons: list[tuple[str, int]]
     other_reasons: int
     first: list[Rejection]
+    crashed: int
+    learned_from: int | None
     selected: int | None
 
 
-def read_funnel(corpus: Artifact, embeddings: Artifact, num_selected: int) -> list[SideFunnel]:
+def read_funnel(
+    corpus: Artifact, embeddings: Artifact, sample: Artifact, num_selected: int
+) -> list[SideFunnel]:
     """The sides that there are; reads a batch of rejections at a time.
 
     A row on which the encoder crashes was set aside by `embeddings`.
@@ -84,6 +90,8 @@ def read_funnel(corpus: Artifact, embeddings: Artifact, num_selected: int) -> li
                 reasons=common,
                 other_reasons=reasons.total() - sum(number for _, number in common),
                 first=first,
+                crashed=later[side],
+                learned_from=sample.counts.get(f"training_{side}"),
                 selected=num_selected if side == "candidates" else None,
             )
         )

@@ -110,9 +110,10 @@ def make_ledger(manifests: Mapping[str, Manifest]) -> Ledger:
     full = _full_teacher(manifests)
     same_encoder = _same_encoder(manifests, full)
     if same_encoder:  # the vectors that this run computed are all that the teacher needs
-        usage = manifests["embed"]["usage"]
-        embedding = float(usage.get("seconds", manifests["embed"]["wall_seconds"]))
-        full = replace(full, seconds=embedding, tokens=float(usage.get("tokens", full.tokens)))
+        embed = manifests["embed"]
+        seconds = float(embed["usage"].get("seconds", embed["wall_seconds"]))
+        tokens = float(embed["usage"].get("tokens", full.tokens))
+        full = replace(full, seconds=seconds, tokens=tokens)
     saved = 1 - total / full.seconds if full.seconds > 0 else None
     audit_pairs = sum(int(sample.get(name, 0)) for name in AUDIT_COUNTS)
     return Ledger(

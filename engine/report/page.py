@@ -1,7 +1,14 @@
-"""The page itself: facts into the template, charts included. Escapes everything, loads nothing."""
+"""The page itself: facts into the template, charts included. Escapes everything, loads nothing.
+
+Its one script is the file page.js, and the page's own policy lets no other text run: it names the
+script's hash. Without scripts, all is there but the search, the sorting and the notes of the map
+beside the pointer, which are then the browser's own.
+"""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,6 +20,7 @@ from engine.report import charts, wording
 from engine.report.facts import Facts
 from engine.report.fidelity_facts import PREDICTORS, QUADRANTS
 from engine.report.ledger import saved_sentence
+from engine.report.lookup import Lookup
 from engine.report.picks import MAX_EXAMPLES, Distribution, GainCurve
 
 __all__ = ["render"]
@@ -23,6 +31,7 @@ _FILTERS = (
     wording.duration,
     wording.interval,
     wording.percent,
+    wording.ratio,
     wording.significant,
     wording.times,
     wording.visible,
@@ -43,6 +52,8 @@ _ROLES = {
 
 def render(facts: Facts) -> str:
     """The whole page. The same facts give the same bytes."""
+    script = (Path(__file__).parent / "page.js").read_text(encoding="utf-8")
+    script_hash = hashlib.sha256(script.encode()).digest()
     return (
         _environment()
         .get_template("template.html")
@@ -58,6 +69,8 @@ def render(facts: Facts) -> str:
             chance_words=_chance_words(facts),
             max_examples=MAX_EXAMPLES,
             max_settings=MAX_SETTINGS,
+            script=Markup(script),
+            script_hash=base64.b64encode(script_hash).decode(),
         )
     )
 
@@ -79,6 +92,7 @@ def _environment() -> Environment:
 def prose(sentence: str) -> str:
     """A sentence of a JSON file as the page writes it."""
     text = sentence.replace("R^2", "R²").replace(" -", f" {wording.MINUS}").strip()
+    text = text.replace(" %", "\N{NO-BREAK SPACE}%")
     return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
 
 
@@ -118,6 +132,7 @@ def _charts(facts: Facts) -> dict[str, Markup | None]:
         ),
         "spearman": _spearman(facts.fidelity),
         "calibration": _calibration(facts),
+        "map": _map(facts.lookup),
     }
 
 
@@ -160,3 +175,17 @@ def _calibration(facts: Facts) -> Markup | None:
         return None
     title = "Predicted influence against the teacher's label, unseen pairs"
     return charts.scatter(title, found.points, found.bin_means, "predicted", "teacher's label")
+
+
+def _map(lookup: Lookup) -> Markup | None:
+    if lookup.map is None:
+        return None
+    points = []
+    for point in lookup.map.points:
+        place = "Not selected" if point.rank is None else f"Rank {wording.count(point.rank)}"
+        facts = f"{place} · mean influence {wording.significant(point.mean_influence)}"
+        lines = [facts, point.text.id, point.text.prompt, f"→ {point.text.answer}"]
+        kind = "dropped" if point.rank is None else "picked"
+        note = Markup("\n").join(wording.spelled_out(line) for line in lines)
+        points.append(charts.Noted(kind, point.x, point.y, note))
+    return charts.point_map("Embeddings of candidates: selected rows and others", points)

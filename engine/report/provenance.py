@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,10 +57,7 @@ def read_provenance(config: Config, inputs: Mapping[str, Artifact]) -> Provenanc
         seed=config.seed,
         python=str(latest["python"]),
         packages=dict(latest["packages"]),
-        models=[
-            _model("network's encoder", config.embedding.model, manifests["embed"]),
-            _model(f"teacher ({config.teacher.name})", config.teacher.model, manifests["score"]),
-        ],
+        models=list(_models(config, manifests["embed"], manifests["score"])),
         stages=[
             StageRecord(name, str(m["fingerprint"]), int(m["version"]), str(m["host"]))
             for name, m in manifests.items()
@@ -68,8 +65,20 @@ def read_provenance(config: Config, inputs: Mapping[str, Artifact]) -> Provenanc
     )
 
 
-def _model(role: str, setting: ModelConfig, manifest: Mapping[str, Any]) -> ModelUsed:
-    identity = next(iter(manifest.get("models", {}).values()), "none")
+def _models(
+    config: Config, embed: Mapping[str, Any], score: Mapping[str, Any]
+) -> Iterator[ModelUsed]:
+    teacher = f"teacher ({config.teacher.name})"
+    yield _model("network's encoder", config.embedding.model, embed["models"].get("encoder"))
+    yield _model(teacher, config.teacher.model, score["models"].get("model"))
+    if config.teacher.name == "selectit":
+        known = score["settings"].get("identity", {}).get("further_models", [])
+        for number, setting in enumerate(config.teacher.selectit.models):
+            identity = known[number]["model"] if number < len(known) else None
+            yield _model(f"{teacher}, as well", setting, identity)
+
+
+def _model(role: str, setting: ModelConfig, identity: str | None) -> ModelUsed:
     return ModelUsed(
-        role, setting.path or "none", identity, setting.dtype, setting.trust_remote_code
+        role, setting.path or "none", identity or "none", setting.dtype, setting.trust_remote_code
     )

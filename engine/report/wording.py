@@ -18,10 +18,13 @@ __all__ = [
     "count",
     "decimal",
     "duration",
+    "excerpt",
     "interval",
     "percent",
+    "ratio",
     "shown_text",
     "significant",
+    "spelled_out",
     "times",
     "visible",
 ]
@@ -35,6 +38,7 @@ _INVISIBLE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e"
     "\u2060-\u2069\ufeff\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
 )
+_SPACES = re.compile("[ \t\r\n]+")
 
 
 def count(value: float | None) -> str:
@@ -100,6 +104,13 @@ def times(factor: float) -> str:
     return significant(factor, 2 if factor < 100 else 3)
 
 
+def ratio(factor: float | None) -> str:
+    """One share against another: 0.32, 1.4, 12."""
+    if factor is None:
+        return NOTHING
+    return significant(factor, 2 if factor < 100 else 3)
+
+
 # --- corpus text ---------------------------------------------------------------------------------
 
 
@@ -131,6 +142,18 @@ def visible(text: str) -> Markup:
     return Markup("").join([*pieces, escape(text[start:])])
 
 
+def spelled_out(text: str) -> Markup:
+    """As `visible`, where there is room for text alone and none for elements."""
+    return escape(_INVISIBLE.sub(lambda match: f"[U+{ord(match.group()):04X}]", text))
+
+
+def excerpt(text: str, max_bytes: int) -> str:
+    """The beginning of a text on one line, which takes at most `max_bytes` once it is escaped."""
+    line = _SPACES.sub(" ", text[: 4 * max_bytes]).strip()
+    kept = line[: _fitting(line[:max_bytes], max_bytes)]
+    return kept if len(kept) == len(line) and len(text) <= 4 * max_bytes else f"{kept}…"
+
+
 def shown_text(text: str, max_bytes: int) -> ShownText:
     """A text cut so that what is shown of it takes about `max_bytes` of the page."""
     limit = max(max_bytes, PREVIEW_CHARACTERS)
@@ -145,6 +168,8 @@ def shown_text(text: str, max_bytes: int) -> ShownText:
 
 def _fitting(text: str, max_bytes: int) -> int:
     """How many leading characters take at most `max_bytes` once they are escaped."""
+    if len(visible(text).encode("utf-8", "replace")) <= max_bytes:
+        return len(text)
     size = 0
     for position, character in enumerate(text):
         size += len(visible(character).encode("utf-8", "replace"))

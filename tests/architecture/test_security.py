@@ -150,12 +150,22 @@ def test_programs_run_nothing_that_they_read(path: Path):
 
 def test_templates_escape_everything():
     templates = sorted((ROOT / "engine").rglob("*.html"))
-    assert len(templates) == 2
+    pages = [path for path in templates if "<!doctype" in path.read_text(encoding="utf-8")]
+    assert len(templates) == 4 and len(pages) == 2  # the others are pieces of a page
     for path in templates:
         source = path.read_text(encoding="utf-8")
         assert not re.search(r"\|\s*(safe|tojson)\b|autoescape", source), path
         assert not re.search(r"""\s(src|href)\s*=\s*["'](?!#)|@import|url\(""", source), path
-        assert "default-src 'none'" in source
+        assert path not in pages or "default-src 'none'" in source
+
+
+def test_the_script_of_a_page_makes_no_markup():
+    """What it shows it sets as text, and it reaches no other place."""
+    (path,) = (ROOT / "engine").rglob("*.js")
+    source = path.read_text(encoding="utf-8")
+    unfit = r"innerHTML|outerHTML|insertAdjacent|document\.write|eval|Function\(|fetch|XMLHttp"
+    unfit += r"|import|WebSocket|sendBeacon|postMessage|localStorage|cookie|</|<!--"
+    assert not re.search(unfit, source)
 
 
 def test_markup_is_made_in_few_places():
@@ -165,7 +175,8 @@ def test_markup_is_made_in_few_places():
         for path in PROGRAMS
         if path.is_relative_to(ROOT / "engine") and "Markup(" in path.read_text(encoding="utf-8")
     }
-    assert users == {"report/charts.py", "report/wording.py", "study/figures.py"}
+    files = {"report/charts.py", "report/page.py", "report/wording.py", "study/figures.py"}
+    assert users == files
 
 
 def tracked(*patterns: str) -> list[Path]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from engine.config import Config
 from engine.run_directory import Artifact, RunDirectory, finish_part, write_json
@@ -22,6 +24,7 @@ HOSTILE = (
     "{{ 7 * 7 }} {% raw %} & &amp; ' \" ]]>",
     "<" * 100_000,
 )
+SOURCES = ("web<b>", "books", "books")
 KINDS = ("wrong_answer", "empty_talk")
 DIRECTORIES = {
     "ingest": "1-corpus",
@@ -56,12 +59,23 @@ def settings(**report: Any) -> Config:
     )
 
 
-def write_run(path: Path, *, trusted: bool = True, dense: bool = True) -> dict[str, Artifact]:
-    """The artifacts by stage; candidates 0, 10, 20, ... are planted, of two kinds in turn."""
-    run = _Run(RunDirectory(path))
+def write_run(
+    path: Path,
+    *,
+    trusted: bool = True,
+    dense: bool = True,
+    num_candidates: int = NUM_CANDIDATES,
+    texts: Sequence[str] = HOSTILE,
+) -> dict[str, Artifact]:
+    """The artifacts by stage; candidates 0, 10, 20, ... are planted, of two kinds in turn.
+
+    A third of the candidates is selected, a quarter of the picks in the zero-gain tail.
+    """
+    run = _Run(RunDirectory(path), num_candidates, texts)
     run.ingest()
-    run.commit("embed", {}, {"candidates": 60, "targets": 12}, {"seconds": 9.0, "tokens": 700.0})
+    run.embed()
     audit = {f"audit_q{q}_pairs": count for q, count in ((1, 5), (2, 15), (3, 20), (4, 40))}
+    audit |= {"training_candidates": 9, "training_targets": 4}
     run.commit("sample", {}, {"pairs": 100, "training_pairs": 20, "pairwise": True, **audit}, {})
     run.score()
     run.fit(trusted)
@@ -71,10 +85,13 @@ def write_run(path: Path, *, trusted: bool = True, dense: bool = True) -> dict[s
 
 
 class _Run:
-    def __init__(self, run: RunDirectory) -> None:
-        self.run = run
+    def __init__(self, run: RunDirectory, num: int, texts: Sequence[str]) -> None:
+        self.run, self.num, self.texts = run, num, texts
+        self.num_selected, self.num_tail = num // 3, num // 12
         self.artifacts: dict[str, Artifact] = {}
-        self.means = np.linspace(-0.2, 0.4, NUM_CANDIDATES).astype(np.float32)
+        self.means = np.linspace(-0.2, 0.4, self.num).astype(np.float32)
+        rng = np.random.default_rng(1)
+        self.vectors = rng.normal(size=(self.num, 8)).astype(np.float32)
 
     def folder(self, stage: str) -> Path:
         return self.run.stage_dir(DIRECTORIES[stage])
@@ -120,17 +137,22 @@ class _Run:
             return {
                 "id": f"c{i}" if i % 7 else f"c{i}<b>\u202e",
                 "key": f"{i:032x}",
-                "instruction": f"ask {i} {HOSTILE[i % len(HOSTILE)]}",
+                "instruction": f"ask {i} {self.texts[i % len(self.texts)]}",
                 "input": "" if i % 2 else "some input",
                 "output": f"answer {i}",
-                "extra": json.dumps({"planted": planted, "source": "here"}),
+                "extra": json.dumps({"planted": planted, "source": SOURCES[i % 3]}),
                 "file": "a<b>.jsonl",
                 "line": i + 1,
             }
 
-        rows = pa.Table.from_pylist([row(i) for i in range(NUM_CANDIDATES)])
+        size = min(self.num // 2, 4096)
         parts = [
-            self.table("ingest", f"candidates/{n}.parquet", rows.slice(30 * n, 30)) for n in (0, 1)
+            self.table(
+                "ingest",
+                f"candidates/{start:07d}.parquet",
+                pa.Table.from_pylist([row(i) for i in range(start, min(start + size, self.num))]),
+            )
+            for start in range(0, self.num, size)
         ]
         reasons = ["instruction is blank", "id occurs before: the same row at x", "<script>"]
         rejected = [
@@ -139,11 +161,21 @@ class _Run:
             for i in range(7)
         ]
         quarantine = self.table("ingest", "quarantine/c.parquet", pa.Table.from_pylist(rejected))
-        counts = {"candidates": 60, "candidates_read": 70, "candidates_filtered_out": 3}
+        counts = {"candidates": self.num, "candidates_read": self.num + 10}
+        counts |= {"candidates_filtered_out": 3}
         counts |= {"candidates_quarantined": 7, "candidates_nul_removed": 2}
         counts |= {"targets": 12, "targets_read": 12, "targets_filtered_out": 0}
         counts |= {"targets_quarantined": 0, "targets_nul_removed": 0}
         self.commit("ingest", {"candidates": parts, "quarantine": [quarantine]}, counts, {})
+
+    def embed(self) -> None:
+        folder = self.folder("embed") / "candidates"
+        folder.mkdir(parents=True)
+        for number, block in enumerate(np.array_split(self.vectors, 2)):
+            np.save(folder / f"{number}.npy", block)
+        files = {"candidates": [(folder / f"{n}.npy", self.num // 2) for n in (0, 1)]}
+        counts = {"candidates": self.num, "targets": 12}
+        self.commit("embed", files, counts, {"seconds": 9.0, "tokens": 700.0})
 
     def score(self) -> None:
         rng = np.random.default_rng(0)
@@ -152,7 +184,7 @@ class _Run:
         labels[:2] = np.nan
         table = pa.table(
             {
-                "candidate": rng.integers(0, NUM_CANDIDATES, 100),
+                "candidate": rng.integers(0, self.num, 100),
                 "target": rng.integers(0, NUM_TARGETS, 100),
                 "quadrant": quadrants,
                 "score": labels,
@@ -211,20 +243,54 @@ class _Run:
         folder = self.folder("predict")
         folder.mkdir(parents=True)
         np.save(folder / "means.npy", self.means)
-        files = {"means": [(folder / "means.npy", NUM_CANDIDATES)]}
+        files = {"means": [(folder / "means.npy", self.num)]}
         if dense:
             matrix = self.means[:, None] + np.linspace(-0.1, 0.1, NUM_TARGETS, dtype=np.float32)
             for number, block in enumerate(np.array_split(matrix, 2)):
                 np.save(folder / f"{number}.npy", block)
                 files.setdefault("dense", []).append((folder / f"{number}.npy", len(block)))
-        counts = {"candidates": 60, "targets": 12, "kernel": "dense" if dense else "neighbours"}
+        counts = {
+            "candidates": self.num,
+            "targets": 12,
+            "kernel": "dense" if dense else "neighbours",
+        }
         self.commit("predict", files, counts, {"seconds": 1.0})
 
     def select(self) -> None:
-        rows = np.argsort(-self.means)[:NUM_SELECTED]
-        gains = np.append(np.geomspace(8, 0.1, NUM_SELECTED - NUM_TAIL), np.zeros(NUM_TAIL))
+        rows = np.argsort(-self.means)[: self.num_selected]
+        gains = np.append(
+            np.geomspace(8, 0.1, self.num_selected - self.num_tail), np.zeros(self.num_tail)
+        )
         table = pa.table({"row": rows, "gain": gains, "mean_influence": self.means[rows]})
         ranking = self.table("select", "ranking.parquet", table)
         subset = self.table("select", "subset.parquet", table)
-        counts = {"objective": "facility_location", "zero_gain_picks": NUM_TAIL, "selected": 20}
-        self.commit("select", {"ranking": [ranking], "subset": [subset]}, counts, {})
+        files = {"ranking": [ranking], "subset": [subset]}
+        files["explanations"] = [self.explanations(rows, gains)]
+        counts = {"objective": "facility_location", "zero_gain_picks": self.num_tail}
+        counts |= {"selected": self.num_selected}
+        self.commit("select", files, counts, {})
+
+    def explanations(
+        self, picks: NDArray[np.int64], gains: NDArray[np.float64]
+    ) -> tuple[Path, int]:
+        unit = self.vectors / np.linalg.norm(self.vectors, axis=1, keepdims=True)
+        first = picks[:64]  # the nearest of them: all picks of a small run
+        cosines = unit @ unit[first].T
+        cosines[first, np.arange(len(first))] = -2
+        place = cosines.argmax(axis=1)
+        is_pick = np.isin(np.arange(self.num), picks)
+        rank, gain = np.zeros(self.num, np.int64), np.zeros(self.num)
+        rank[picks], gain[picks] = np.arange(self.num_selected) + 1, gains
+        nearest_of = np.bincount(first[place][~is_pick], minlength=self.num)
+        left = np.linspace(0.0, 0.05, self.num)
+        table = {
+            "row": pa.array(np.arange(self.num)),
+            "id": pa.array([f"c{i}" for i in range(self.num)]),
+            "rank": pa.array(rank, mask=~is_pick),
+            "gain": pa.array(gain, mask=~is_pick),
+            "gain_left": pa.array(left, mask=is_pick),
+            "nearest": pa.array(first[place]),
+            "similarity": pa.array(cosines.max(axis=1)),
+            "num_nearest": pa.array(nearest_of, mask=~is_pick),
+        }
+        return self.table("select", "explanations.parquet", pa.table(table))

@@ -9,7 +9,16 @@ from xml.etree.ElementTree import Element
 import pytest
 from markupsafe import Markup
 
-from engine.report.charts import Dot, IntervalRow, curve, histogram, interval_plot, scatter
+from engine.report.charts import (
+    Dot,
+    IntervalRow,
+    Noted,
+    curve,
+    histogram,
+    interval_plot,
+    point_map,
+    scatter,
+)
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -73,3 +82,15 @@ def test_interval_plot() -> None:
     root = parsed(interval_plot("t", rows, "Spearman"))
     assert len(list(root.iter(f"{SVG}circle"))) == 3
     assert "<Q3>" in texts(root)
+
+
+@pytest.mark.parametrize("far", [0.0, 1e-9, 1.0, 1e6])
+def test_a_map_has_one_scale_for_both_axes_and_a_note_for_each_point(far: float) -> None:
+    places = [(0.0, 0.0), (1.0, 0.0), (0.0, 1.0), (far, far)]
+    chart = point_map("t", [Noted("picked", x, y, Markup("a &lt;b&gt;")) for x, y in places])
+    paths = list(parsed(chart).iter(f"{SVG}path"))
+    assert [path.findtext(f"{SVG}title") for path in paths] == ["a <b>"] * 4
+    drawn = [re.fullmatch(r"M([\d.]+) ([\d.]+)h0", path.attrib["d"]) for path in paths]
+    (x0, y0), (x1, y1), (x2, y2), last = [(float(d[1]), float(d[2])) for d in drawn if d]
+    assert x1 - x0 == pytest.approx(y0 - y2, abs=0.2) and (y1, x2) == (y0, x0)
+    assert all(0 <= x <= 720 and 0 <= y <= 440 for x, y in ((x0, y0), (x1, y1), (x2, y2), last))

@@ -135,6 +135,9 @@ def test_the_same_encoder_cannot_save_anything() -> None:
     assert ledger.full_teacher.seconds == 9.0 and ledger.saved is not None and ledger.saved < 0
     assert saved_sentence(ledger).startswith("Nothing was saved")
     assert "nothing can be saved" in ledger.remarks[0]
+    # what this run asked is what it asked, whatever asking about everything would cost
+    asked = (ledger.teacher_seconds, ledger.teacher_calls, ledger.teacher_tokens)
+    assert asked == (11.0, 6, 500)
     assert not make_ledger(manifests(POINT_USAGE)).same_encoder
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import re
 from html.parser import HTMLParser
@@ -10,11 +12,14 @@ from typing import Any
 
 import pytest
 
+import engine.report.report
+from engine.config import Config
 from engine.errors import SettingsError
 from engine.report.report import write_report
-from engine.run_directory import Artifact, write_json
+from engine.run_directory import Artifact, read_table, write_json
 from tests.report.synthetic_run import settings, write_run
 
+SCRIPT = Path(engine.report.report.__file__).parent / "page.js"
 VOID = {"meta", "br", "img", "link"}
 
 
@@ -53,7 +58,7 @@ class Page(HTMLParser):
         assert self.open.pop() == tag, tag
 
     def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] != "style":
+        if self.open and self.open[-1] not in ("style", "script"):
             self.text += data
 
 
@@ -84,7 +89,9 @@ def test_the_page_is_self_contained_and_well_formed(
 ) -> None:
     html, _ = write(artifacts, tmp_path, known_bad_column="planted")
     page = Page(html)
-    assert not {tag for tag, _ in page.elements} & {"script", "link", "img", "iframe", "object"}
+    tags = [tag for tag, _ in page.elements]
+    assert not set(tags) & {"link", "img", "iframe", "object", "input", "button"}
+    assert tags.count("script") == 1
     for _, attributes in page.elements:
         assert not [name for name in attributes if name.startswith("on") or name == "src"]
         assert (attributes.get("href") or "#").startswith("#")
@@ -92,12 +99,23 @@ def test_the_page_is_self_contained_and_well_formed(
     assert "undefined" not in page.text.replace("not defined", "") and "None" not in page.text
 
 
+def test_its_policy_lets_its_own_script_run_alone(
+    artifacts: dict[str, Artifact], tmp_path: Path
+) -> None:
+    html, _ = write(artifacts, tmp_path)
+    (script,) = re.findall("<script>(.*?)</script>", html, flags=re.DOTALL)
+    assert script == SCRIPT.read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}';" in html
+
+
 def test_sections_stand_in_the_readers_order(
     artifacts: dict[str, Artifact], tmp_path: Path
 ) -> None:
     html, _ = write(artifacts, tmp_path, known_bad_column="planted")
     sections = re.findall(r'<section id="([a-z-]+)"', html)
-    expected = "verdict funnel fidelity scores gains examples known-bad cost provenance"
+    expected = "verdict funnel fidelity scores gains composition examples map lookup known-bad"
+    expected += " cost provenance"
     assert sections == expected.split()
 
 
@@ -118,7 +136,7 @@ def test_what_a_prefilter_left_out_is_told(tmp_path: Path, recall: float | None)
 def test_corpus_text_is_escaped(artifacts: dict[str, Artifact], tmp_path: Path) -> None:
     html, _ = write(artifacts, tmp_path, num_examples=30, title="<b>\u202etitle</b>")
     page = Page(html)
-    assert "<script" not in html and "onerror=alert(1)&gt;" in html
+    assert html.count("<script") == 1 and "onerror=alert(1)&gt;" in html
     assert not re.search("[\x00-\x08\x0b-\x1f\u200b\u202a-\u202e\u2066-\u2069]", html)
     assert "<i>U+202E</i>" in html and "<i>U+0007</i>" in html
     assert "{{ 7 * 7 }}" in page.text  # corpus text is no template
@@ -133,14 +151,53 @@ def test_numbers_are_on_the_page(artifacts: dict[str, Artifact], tmp_path: Path)
     assert "The selection holds 2; a random one of the same size would hold 2.0" in text
     assert "80 of the 100 labelled pairs (80 %) were asked for to judge the network" in text
     assert "82 % saved" in text
+    cells = re.findall(
+        '<td class="num">(.*?)</td>', html[html.index('<th scope="row">candidates') :]
+    )
+    # read, filtered out, quarantined, kept, learned from, selected; then the targets
+    assert cells[:12] == ["70", "3", "7", "60", "9", "20", "12", "0", "0", "12", "4", "–"]
     assert "id occurs before" in text and "2 NUL characters" in text
     assert "kept out of training" in text and "Drawn:" not in text
+
+
+def test_a_dropped_row_stands_beside_the_pick_nearest_to_it(
+    artifacts: dict[str, Artifact], tmp_path: Path
+) -> None:
+    html, _ = write(artifacts, tmp_path)
+    table = html[html.index('id="lookup"') : html.index('id="cost"')]
+    assert table.count("<tr>") == 1 + 40 and table.count('<tr class="kept">') == 20
+    text = " ".join(Page(html).text.split())
+    assert "All 60 candidates" in text and "zero-gain pick" in text
+    told = read_table(artifacts["select"].path("explanations")).to_pylist()
+    rank = told[told[39]["nearest"]]["rank"]  # row 39 is the best of the dropped ones
+    near = text[text.rindex("ask 39") :]
+    assert f"near miss: nearest is rank {rank}ask {told[39]['nearest']}" in near[:800]
+    assert f"{told[39]['similarity']:.3f}".replace("-", "−") in near[:900]
+
+
+def test_the_composition_column(artifacts: dict[str, Artifact], tmp_path: Path) -> None:
+    html, _ = write(artifacts, tmp_path)
+    assert "web&lt;b&gt;" in html and "(another one: <code>report.composition_column" in html
+    html, _ = write(artifacts, tmp_path, composition_column="planted")
+    assert "without a value" in html and "another one" not in html
+    with pytest.raises(SettingsError, match=r"no column 'nope' .* found planted, source"):
+        write(artifacts, tmp_path, composition_column="nope")
 
 
 def test_the_page_stays_below_a_megabyte(artifacts: dict[str, Artifact], tmp_path: Path) -> None:
     html, _ = write(artifacts, tmp_path, num_examples=1000, known_bad_column="planted")
     assert len(html.encode()) < 1_000_000
     assert html.count('<li class="example">') == 20 + 50  # all picks; the cap of the other end
+
+
+@pytest.mark.parametrize("text", ["<" * 1000, "語" * 1000, "\u202e" * 1000, "word " * 400])
+def test_a_page_with_all_rows_that_it_may_have_stays_below_five_megabytes(
+    tmp_path: Path, text: str
+) -> None:
+    artifacts = write_run(tmp_path / "run", num_candidates=8000, texts=[text])
+    html, _ = write(artifacts, tmp_path, num_examples=1000, known_bad_column="planted")
+    assert html.count('<path class="picked"') == html.count('<path class="dropped"') == 1500
+    assert html.count('<tr class="kept">') == 900 and len(html.encode()) < 5 * 10**6
 
 
 def test_the_same_artifacts_give_the_same_bytes(
@@ -177,6 +234,19 @@ def test_an_unknown_known_bad_column(artifacts: dict[str, Artifact], tmp_path: P
     with pytest.raises(SettingsError, match="found planted, source"):
         write(artifacts, tmp_path, known_bad_column="nope")
     assert not (tmp_path / "report.html").exists()
+
+
+def test_every_model_of_the_teacher_says_whether_it_runs_code(tmp_path: Path) -> None:
+    artifacts = write_run(tmp_path / "run")
+    identity = {"further_models": [{"model": "sha256:second"}]}
+    artifacts["score"].manifest["settings"]["identity"] = identity
+    second = {"path": "some/second", "trust_remote_code": True, "revision": "c" * 40}
+    teacher = {"name": "selectit", "model": {"path": "a/first"}, "selectit": {"models": [second]}}
+    config = Config.model_validate({"corpus": {"path": "a.jsonl"}, "teacher": teacher})
+    write_report(config, artifacts, tmp_path)
+    html = (tmp_path / "report.html").read_text(encoding="utf-8")
+    (line,) = re.findall("<tr>.*some/second.*</tr>", html)
+    assert "sha256:second" in line and "yes: trust_remote_code is on" in line
 
 
 def changed(path: Path, stage: str, **counts: Any) -> dict[str, Artifact]:

@@ -8,10 +8,13 @@ from engine.report.wording import (
     count,
     decimal,
     duration,
+    excerpt,
     interval,
     percent,
+    ratio,
     shown_text,
     significant,
+    spelled_out,
     visible,
 )
 
@@ -43,6 +46,9 @@ NBSP = "\N{NO-BREAK SPACE}"
         (duration(0.0), f"0{NBSP}s"),
         (interval([-0.05, 0.1]), "−0.05 to 0.10"),
         (interval(None), "–"),
+        (ratio(0.0783), "0.078"),
+        (ratio(123.4), "123"),
+        (ratio(None), "–"),
     ],
 )
 def test_numbers(shown: str, expected: str) -> None:
@@ -83,3 +89,21 @@ def test_what_is_shown_of_a_text_is_bounded_in_bytes(text: str) -> None:
     assert shown.is_cut
     assert len(str(shown.whole).encode()) <= 3000
     assert len(str(shown.preview).encode()) <= 3000
+
+
+def test_spelled_out_is_text_alone() -> None:
+    assert str(spelled_out("<b>\u202e\x00")) == "&lt;b&gt;[U+202E][U+0000]"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("short", "short"), ("  two\r\n\n lines\t", "two lines"), ("abcdefghijk", "abcdefghij…")],
+)
+def test_an_excerpt_is_one_line(text: str, expected: str) -> None:
+    assert excerpt(text, 10) == expected
+
+
+@pytest.mark.parametrize("text", ["<" * 100_000, "\u202e" * 100_000, "語" * 100_000, " " * 10**6])
+def test_an_excerpt_is_bounded_in_bytes(text: str) -> None:
+    shown = excerpt(text, 60)
+    assert shown.endswith("…") and len(visible(shown).encode()) <= 63
