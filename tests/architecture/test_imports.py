@@ -10,7 +10,8 @@ ENGINE = Path(__file__).resolve().parents[2] / "engine"
 
 # Lowest first; a module may import from layers below its own, and within its own package.
 LAYERS = [
-    {"errors"},
+    {"errors", "spelling", "rates", "help_text", "stderr_lines"},
+    {"setting_names"},
     {"example", "config"},
     {"kernels", "progress", "storage"},
     {"run_directory"},
