@@ -30,7 +30,7 @@ LAYERS = [
     },
     {"workflow"},
     {"pipeline"},
-    {"additions", "arms", "planning"},
+    {"additions", "arms", "exports", "planning"},
     {"study"},
 ]
 # A fitted network is what the predictor predicts with; everything else travels as artifacts.
