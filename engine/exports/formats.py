@@ -30,6 +30,7 @@ __all__ = ["DATASET_INFO", "FORMATS", "write_dataset", "write_file"]
 
 FORMATS = ("messages", "alpaca", "sharegpt", "datasets", "parquet", "jsonl")
 _BATCH_ROWS = 1024
+_BUFFER_BYTES = 2**20
 _ROLES = {"System": "system", "User": "user", "Assistant": "assistant"}
 _SHAREGPT_ROLES = {"System": "system", "User": "human", "Assistant": "gpt"}
 
@@ -84,7 +85,9 @@ def write_dataset(selection: Artifact, folder: Path) -> dict[str, int]:
 
 
 def _batches(selection: Artifact) -> Iterator[pa.RecordBatch]:
-    with pq.ParquetFile(storage.fetch(selection.path("subset"))) as file:
+    path = selection.path("subset")
+    # page by page: without a buffer, columns are read a row group at a time
+    with pq.ParquetFile(storage.fetch(path), buffer_size=_BUFFER_BYTES, pre_buffer=False) as file:
         yield from file.iter_batches(_BATCH_ROWS)
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from engine.corpus.schema import extra_as_json, parse
 from engine.errors import RunDirectoryError, SettingsError
+from engine.exports import formats
 from engine.exports.export import export
 from engine.exports.formats import FORMATS
 from engine.run_directory import RunDirectory, finish_part
@@ -37,6 +38,7 @@ LONG += said(("assistant", f"a2 {HOSTILE}"))
 OPEN = said(("user", "q3"), ("assistant", "a3"), ("user", "and?"))
 TWICE = said(("user", "q4"), ("user", "q5"), ("assistant", "a5"))
 SHAREGPT = [{"from": "human", "value": "q6"}, {"from": "gpt", "value": "a\0 6"}]
+ODD = [{**turn, "weight": 1} for turn in SHORT], [{**turn, "weight": "x"} for turn in LONG]
 CHATS = [
     {"id": "c0", "messages": SHORT, "topic": "b"},
     {"id": "c1", "messages": LONG, "topic": "b"},
@@ -172,8 +174,7 @@ def test_turns_that_were_only_carried_along_are_no_conversation(tmp_path, load):
 
 
 def test_turns_of_no_common_type_are_read_back_from_their_json(tmp_path, load):
-    odd = [{**turn, "weight": 1} for turn in SHORT], [{**turn, "weight": "x"} for turn in LONG]
-    run = make_run(tmp_path / "run", [{"id": str(i), "messages": m} for i, m in enumerate(odd)])
+    run = make_run(tmp_path / "run", [{"id": str(i), "messages": m} for i, m in enumerate(ODD)])
     assert isinstance(rows_of(run)[0]["messages"], str)
     export(run.path, "messages", tmp_path / "x.jsonl")
     assert [row["messages"] for row in load("json", tmp_path / "x.jsonl")] == [SHORT, LONG]
@@ -189,15 +190,18 @@ def test_a_chat_row_with_an_empty_instruction_column_keeps_its_texts(tmp_path, l
     assert [row["instruction"] for row in load("json", tmp_path / "x.jsonl")] == ["q0", "Say it."]
 
 
-def test_of_an_addition_the_merged_list(tmp_path, load):
+@pytest.mark.parametrize("added", [[LONG], ODD], ids=["of the same type", "of no common type"])
+def test_of_an_addition_the_merged_list(added, tmp_path, load):
     old = make_run(tmp_path / "run", [*PLAIN, CHATS[0]])
-    new = make_run(tmp_path / "run" / "additions" / "b-1", [{"id": "n", "messages": LONG}])
+    rows = [{"id": f"n{i}", "messages": turns} for i, turns in enumerate(added)]
+    new = make_run(tmp_path / "run" / "additions" / "b-1", rows)
     stage = new.reopen("8-merged")
     files = [run.artifact("7-selection").path("subset") for run in (old, new)]
     commit(new, "8-merged", "merged", _merge(*files, stage)["merged"])
     told = export(new.path, "messages", tmp_path / "x.jsonl")
-    assert told["rows"] == 4 and told["conversations"] == 2
-    assert [row["messages"] for row in load("json", tmp_path / "x.jsonl")][2:] == [SHORT, LONG]
+    assert told["rows"] == 3 + len(added) and told["conversations"] == 1 + len(added)
+    back = [row["messages"] for row in load("json", tmp_path / "x.jsonl")]
+    assert back[2:] == ([SHORT, LONG] if added is not ODD else [SHORT, SHORT, LONG])
     assert export(old.path, "messages", tmp_path / "y.jsonl")["rows"] == 3
 
 
@@ -223,6 +227,14 @@ def test_the_same_bytes_again_and_another_file_only_with_overwrite(mixed, plain,
     export(plain.path, form, out, overwrite=True)
     assert content(out) != first
     assert not [path for path in out.parent.iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize("form", ["messages", "alpaca", "sharegpt", "datasets"])
+def test_rows_by_ones_and_all_at_once_give_the_same_bytes(mixed, form, tmp_path, monkeypatch):
+    export(mixed.path, form, tmp_path / "a" / "x")
+    monkeypatch.setattr(formats, "_BATCH_ROWS", 1)
+    export(mixed.path, form, tmp_path / "b" / "x")
+    assert content(tmp_path / "a" / "x") == content(tmp_path / "b" / "x")
 
 
 def test_places_that_will_not_do(plain, tmp_path):
