@@ -10,29 +10,31 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import os
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from engine.config import Config, load_config, yaml_value
 from engine.errors import EngineError, SettingsError
-from engine.progress import printable
+from engine.help_text import WIDTH, Help, help_of
+from engine.progress import printable, say_error, speak
+from engine.setting_names import setting_names
+from engine.spelling import closest
 from engine.storage import is_remote
 
 __all__ = ["Arguments", "RunArguments", "main", "main_of_run"]
 
 _MAX_ERROR = 4000  # characters: an id or a cell can have millions
-_SETTINGS_HELP = """\
-Any setting of the config can be given as --section.key VALUE, VALUE read as YAML:
-  --corpus.path my.parquet  --target.path gsm8k.jsonl  --teacher.name delift_se
-  --selection.budget 0.1    --sample.fraction 0.02     --teacher.execution.max_actors 1
-All settings with their meaning: engine/config.py.
-"""
+_SETTINGS = """\
+Every setting of the config can be given as --section.key VALUE, with VALUE
+read as YAML:
+  --corpus.path my.parquet     --teacher.name delift_se
+  --selection.budget 0.1       --teacher.execution.max_actors 1
+engine/config.py has all of them with their meaning."""
 
 
 @dataclass(frozen=True)
@@ -70,9 +72,10 @@ def main(
 ) -> int:
     """Parse, run the job, print its result as one JSON line; returns the exit code.
 
-    `flags` are the job's own, optional, with their help.
+    `flags` are the job's own, optional, as "name VALUE" with their help; `description` is its
+    docstring: a sentence, commands, and whatever else there is to say.
     """
-    return _run(lambda: job(_parse(description, argv, flags or {})))
+    return _run(lambda: job(_parse(description, argv, _flags(flags or {}))), argv)
 
 
 def main_of_run(
@@ -80,39 +83,54 @@ def main_of_run(
     flags: Mapping[str, str],
     job: Callable[[RunArguments], dict[str, Any]],
     argv: Sequence[str] | None = None,
+    settings: str = "",
 ) -> int:
-    """As `main`, for a job on a finished run; `flags` are its own, required, with their help."""
-    return _run(lambda: job(_parse_of_run(description, flags, argv)))
+    """As `main`, for a job on a finished run; `flags` are its own, required, with their help.
+
+    `settings` says which settings it takes, and how; without it takes none.
+    """
+    return _run(lambda: job(_parse_of_run(description, _flags(flags), argv, settings)), argv)
 
 
-def _run(job: Callable[[], dict[str, Any]]) -> int:
+def _run(job: Callable[[], dict[str, Any]], argv: Sequence[str] | None) -> int:
     # libraries announce themselves through these; progress on stderr is ours
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # Ray warns of each actor pool that restarts its actors, which is what we want of it
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Printable("%(message)s"))
-    logging.basicConfig(handlers=[handler], level=logging.WARNING)
-    try:
-        result = job()
-    except EngineError as error:
-        sys.stderr.write(f"error: {_one_line(error)}\n")
-        return 2
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted; the same command goes on where this one stopped\n")
-        return 130
-    except Exception:
-        sys.stderr.write(printable(traceback.format_exc()))
-        return 1
+    words = sys.argv[1:] if argv is None else argv
+    # before anything is parsed, since the parser itself has errors to say
+    quiet, json_logs = "--quiet" in words, "--json-logs" in words
+    if quiet:
+        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+        os.environ.setdefault("DATASETS_VERBOSITY", "error")
+    with speak(quiet=quiet, json_logs=json_logs):
+        try:
+            result = job()
+        except EngineError as error:
+            said = _one_line(error)
+            kind = type(error).__name__
+            say_error(said, "error", text=f"error: {said}", kind=kind, exit_code=2)
+            return 2
+        except KeyboardInterrupt:
+            said = "interrupted; the same command goes on where this one stopped"
+            say_error(said, "interrupted", exit_code=130)
+            return 130
+        except Exception as error:
+            told = traceback.format_exc()
+            say_error(
+                f"{type(error).__name__}: {error}"[:_MAX_ERROR],
+                "internal_error",
+                text=told.removesuffix("\n"),
+                kind=type(error).__name__,
+                exit_code=1,
+                traceback=told,
+            )
+            return 1
     # JSON spells out all that acts on a terminal but DEL
     sys.stdout.write(json.dumps(result, allow_nan=False).replace("\x7f", "\\u007f") + "\n")
     return 0
-
-
-class _Printable(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        return printable(super().format(record))
 
 
 def _one_line(error: EngineError) -> str:
@@ -122,51 +140,103 @@ def _one_line(error: EngineError) -> str:
     return printable(text[:_MAX_ERROR]) + cut
 
 
-def _parse_of_run(
-    description: str, flags: Mapping[str, str], argv: Sequence[str] | None
-) -> RunArguments:
-    parser = argparse.ArgumentParser(
-        description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+# --- parsing -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Flag:
+    name: str
+    value: str  # what stands for it in the help
+    help: str
+
+    @property
+    def attribute(self) -> str:
+        return self.name.replace("-", "_")
+
+
+def _flags(told: Mapping[str, str]) -> list[_Flag]:
+    names = ((name.partition(" "), text) for name, text in told.items())
+    return [_Flag(name, value or name.upper(), text) for (name, _, value), text in names]
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are ours: one sentence, exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        raise SettingsError(f"{message}; {self.prog} --help tells what there is")
+
+
+def _parser(text: Help, source: str, flags: Sequence[_Flag], required: bool) -> _Parser:
+    """The flags of a job on a `source` (config or run-dir), the job's own first."""
+    needed = [f"--{flag.name} {flag.value}" for flag in flags if required]
+    prog = f"jobs/{Path(sys.argv[0]).name}"
+    parser = _Parser(
+        prog=prog,
+        usage=text.usage(prog, "--config FILE" if source == "config" else "--run-dir DIR", needed),
+        description=text.description,
+        epilog=text.epilog,
+        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(
+            prog, max_help_position=24, width=WIDTH
+        ),
         allow_abbrev=False,
+        add_help=False,
     )
-    parser.add_argument("--run-dir", required=True, help="a finished run")
-    for name, text in flags.items():
-        parser.add_argument(f"--{name}", required=True, help=text)
-    parser.add_argument(
+    own = parser.add_argument_group("flags of this job")
+    shared = parser.add_argument_group("flags of all jobs")
+    if source == "config":
+        own.add_argument(
+            "--config", required=True, type=Path, metavar="FILE", help="YAML file with the settings"
+        )
+        shared.add_argument(
+            "--run-dir", metavar="DIR", help="where the artifacts go (setting run_dir)"
+        )
+    else:
+        own.add_argument(
+            "--run-dir", required=True, metavar="DIR", help="a finished run, also as s3://..."
+        )
+    for flag in flags:
+        own.add_argument(f"--{flag.name}", required=required, metavar=flag.value, help=flag.help)
+    if source == "config" and all(flag.name != "until" for flag in flags):
+        own.add_argument("--until", help=argparse.SUPPRESS)  # so that a job can say it has none
+    shared.add_argument(
         "--overwrite", action="store_true", help="redo what was made with other settings"
     )
+    shared.add_argument("--quiet", action="store_true", help="say errors only")
+    shared.add_argument(
+        "--json-logs", action="store_true", help="say everything as JSON, one object a line"
+    )
+    shared.add_argument("-h", "--help", action="help", help="show this text")
+    return parser
+
+
+def _parse_of_run(
+    description: str, flags: Sequence[_Flag], argv: Sequence[str] | None, settings: str
+) -> RunArguments:
+    parser = _parser(help_of(description, settings), "run-dir", flags, required=True)
     known, rest = parser.parse_known_args(argv)
+    given = _overrides(
+        rest, ["run-dir", *(flag.name for flag in flags)], takes_settings=bool(settings)
+    )
     if not is_remote(known.run_dir) and not Path(known.run_dir).is_dir():
         raise SettingsError(f"no such run directory: {known.run_dir}")
-    values = {name: getattr(known, name) for name in flags}
-    overrides = {name: yaml_value(text) for name, text in _overrides(rest).items()}
+    values = {flag.name: getattr(known, flag.attribute) for flag in flags}
+    overrides = {name: yaml_value(text) for name, text in given.items()}
     return RunArguments(known.run_dir, values, overrides, known.overwrite)
 
 
-def _parse(description: str, argv: Sequence[str] | None, flags: Mapping[str, str]) -> Arguments:
-    parser = argparse.ArgumentParser(
-        description=description,
-        epilog=_SETTINGS_HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--config", required=True, type=Path, help="YAML file with the settings")
-    parser.add_argument("--run-dir", help="where the artifacts go (config: run_dir)")
-    parser.add_argument("--until", metavar="STAGE", help="stop after this stage")
-    parser.add_argument(
-        "--overwrite", action="store_true", help="redo what was made with other settings"
-    )
-    for name, text in flags.items():
-        parser.add_argument(f"--{name}", help=text)
+def _parse(description: str, argv: Sequence[str] | None, flags: Sequence[_Flag]) -> Arguments:
+    parser = _parser(help_of(description, _SETTINGS), "config", flags, required=False)
     known, rest = parser.parse_known_args(argv)
-    config = load_config(known.config, _overrides(rest))
-    values = {name: getattr(known, name.replace("-", "_")) for name in flags}
+    given = _overrides(rest, ["config", "run-dir", *(flag.name for flag in flags)])
+    config = load_config(known.config, given)
+    values = {flag.name: getattr(known, flag.attribute) for flag in flags}
     return Arguments(config, known.run_dir, known.until, known.overwrite, values)
 
 
-def _overrides(rest: Sequence[str]) -> dict[str, str]:
-    """`--section.key value` and `--section.key=value` pairs."""
+def _overrides(
+    rest: Sequence[str], flags: Sequence[str], takes_settings: bool = True
+) -> dict[str, str]:
+    """`--section.key value` and `--section.key=value` pairs, for a job with such flags."""
     overrides: dict[str, str] = {}
     words = list(rest)
     while words:
@@ -174,9 +244,24 @@ def _overrides(rest: Sequence[str]) -> dict[str, str]:
         if not word.startswith("--"):
             raise SettingsError(f"unexpected argument {word!r}; settings are --section.key VALUE")
         name, equals, value = word[2:].partition("=")
+        is_setting = "." in name or name in Config.model_fields
+        if not takes_settings and is_setting:
+            raise SettingsError(f"--{name}: this job takes no settings")
+        if not is_setting:
+            raise SettingsError(_unknown_flag(name, flags, takes_settings))
         if not equals:
             if not words:
                 raise SettingsError(f"--{name} needs a value")
             value = words.pop(0)
         overrides[name] = value
     return overrides
+
+
+def _unknown_flag(name: str, flags: Sequence[str], takes_settings: bool) -> str:
+    known = list(dict.fromkeys([*flags, "overwrite", "quiet", "json-logs", "help"]))
+    settings = setting_names(Config) if takes_settings else []
+    same = [setting for setting in settings if setting.rpartition(".")[2] == name]
+    meant = closest(name, known) or (same[0] if len(same) == 1 else closest(name, settings))
+    if meant:
+        return f"unknown flag --{name}; did you mean --{meant}?"
+    return f"unknown flag --{name}; known: {', '.join(f'--{flag}' for flag in known)}"

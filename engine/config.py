@@ -7,15 +7,15 @@ any number of actors. `load_config` merges a YAML file with `--section.key value
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from engine.errors import SettingsError
+from engine.setting_names import explain
 
 __all__ = [
     "AuditConfig",
@@ -823,7 +823,7 @@ def parse_config(values: Mapping[str, Any], source: str = "settings") -> Config:
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        raise SettingsError(f"{source}: {_explain(error)}") from None
+        raise SettingsError(f"{source}: {explain(error, Config)}") from None
 
 
 def override(values: dict[str, Any], name: str, value: Any) -> None:
@@ -845,35 +845,3 @@ def yaml_value(text: str) -> Any:
         return yaml.safe_load(text)
     except yaml.YAMLError:
         return text
-
-
-def _explain(error: ValidationError) -> str:
-    """The first problem of a validation error in one sentence, with a suggestion for a typo."""
-    # an unknown name explains the missing one that it was meant to be
-    problem = min(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
-    location = tuple(str(part) for part in problem["loc"])
-    name = ".".join(location)
-    if problem["type"] == "extra_forbidden":
-        known = _settings_of(location[:-1])
-        close = difflib.get_close_matches(location[-1], known, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
-        return f"unknown setting {name}; {hint}"
-    if problem["type"] == "missing":
-        return f"setting {name} is missing"
-    if not name:  # a rule about several settings
-        return str(problem["msg"]).removeprefix("Value error, ")
-    return f"setting {name}: {problem['msg']}, got {problem['input']!r}"
-
-
-def _settings_of(section: tuple[str, ...]) -> list[str]:
-    model: type[BaseModel] = Config
-    for part in section:
-        field = model.model_fields.get(part)
-        if field is None:
-            return []
-        options = (field.annotation, *get_args(field.annotation))
-        inner = [o for o in options if isinstance(o, type) and issubclass(o, BaseModel)]
-        if not inner:
-            return []
-        model = inner[0]
-    return sorted(model.model_fields)

@@ -22,6 +22,7 @@ from engine.progress import say
 from engine.report import report
 from engine.run_directory import CONFIG, RunDirectory, discard, read_json, write_json
 from engine.selection import select_stage
+from engine.spelling import meant
 from engine.stage import Stage
 from engine.teachers import sample, score
 from engine.workflow import do_stage, paths_to_see, plan_stages, refuse_other_settings
@@ -133,7 +134,9 @@ def _stages_until(until: str | None) -> tuple[Stage, ...]:
     if until is None:
         return STAGES
     if until not in names:
-        raise SettingsError(f"unknown stage {until!r}; the stages are {', '.join(names)}")
+        raise SettingsError(
+            f"unknown stage {until!r}; the stages are {', '.join(names)}{meant(until, names)}"
+        )
     return STAGES[: names.index(until) + 1]
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from engine import storage
 from engine.config import Config
 from engine.errors import RunDirectoryError
-from engine.progress import say
+from engine.progress import in_stage, say
 from engine.run_directory import Artifact, RunDirectory, digest, disk_problems_told
 from engine.stage import Stage, StageContext, StageResult, settings_of
 
@@ -118,23 +118,35 @@ def do_stage(
 ) -> None:
     """Run a stage that is not done and write its manifest."""
     stage = plan.stage
-    if plan.done:
-        say(f"{stage.name}: done before")
-        return
-    say(f"{stage.name} ...")
-    inputs = dict(given or {})
+    with in_stage(stage.name):
+        if plan.done:
+            say(f"{stage.name}: done before", "stage_skipped")
+            return
+        say(f"{stage.name} ...", "stage_started")
+        started = time.perf_counter()
+        result = _run(stage, config, directory, stages, given or {})
+        seconds = time.perf_counter() - started
+        directory.commit(stage.directory, _manifest(plan, config, result, seconds))
+        text = f"{stage.name}: {_summary(result)} in {seconds:.1f} s"
+        say(text, "stage_finished", seconds=round(seconds, 1))
+
+
+def _run(
+    stage: Stage,
+    config: Config,
+    directory: RunDirectory,
+    stages: Sequence[Stage],
+    given: Mapping[str, Artifact],
+) -> StageResult:
+    inputs = dict(given)
     for other in stages:
         if other.name in stage.reads:
             artifact = directory.artifact(other.directory)
             assert artifact is not None, f"{stage.name} reads {other.name}, which is not finished"
             inputs[other.name] = artifact
-    started = time.perf_counter()
     context = StageContext(config, directory.reopen(stage.directory), inputs)
     with disk_problems_told(context.directory):
-        result = stage.run(context)
-    seconds = time.perf_counter() - started
-    directory.commit(stage.directory, _manifest(plan, config, result, seconds))
-    say(f"{stage.name}: {_summary(result)} in {seconds:.1f} s")
+        return stage.run(context)
 
 
 def _manifest(plan: Plan, config: Config, result: StageResult, seconds: float) -> dict[str, Any]:

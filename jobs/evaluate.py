@@ -2,6 +2,9 @@
 """Does a model do better with the subset, and with whose? Against random rows, and all of them.
 
 python jobs/evaluate.py --config jobs/configs/evaluate.yaml
+
+A model answers test rows with the rows of every arm, shown in its prompt and by QLoRA. The table
+of what it made of them is printed and lies in RUN/evaluation/5-results.
 """
 
 import sys

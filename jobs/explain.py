@@ -2,6 +2,8 @@
 """Why was a row kept or dropped?
 
 python jobs/explain.py --run-dir runs/mine --id ROW
+
+Says why, its rank or what it would have added, and which selected row is nearest to it.
 """
 
 import sys
@@ -20,13 +22,11 @@ from engine.command_line import RunArguments, main_of_run
 
 def explain(arguments: RunArguments) -> dict[str, Any]:
     """Say it in words on stderr; returns all that is known of the row."""
-    from engine.errors import RunDirectoryError, SettingsError
+    from engine.errors import RunDirectoryError
     from engine.progress import say
     from engine.run_directory import RunDirectory
     from engine.selection.explain import explain
 
-    if arguments.overrides:
-        raise SettingsError(f"--{next(iter(arguments.overrides))}: explain takes no settings")
     run = RunDirectory.at(arguments.run_dir)
     corpus, selection = run.artifact("1-corpus"), run.artifact("7-selection")
     if corpus is None or selection is None:
@@ -37,5 +37,5 @@ def explain(arguments: RunArguments) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    flags = {"id": "id of the row, as in the corpus or, where it has none, in the ranking"}
+    flags = {"id ROW": "of the row, as in the corpus or, where it has none, the ranking"}
     sys.exit(main_of_run(__doc__, flags, explain))

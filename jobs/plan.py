@@ -2,6 +2,10 @@
 """What would a run take? Reads the corpus, probes some rows, spends a minute or two.
 
 python jobs/plan.py --config jobs/configs/my_corpus.yaml --corpus.path my_rows.jsonl
+python jobs/plan.py --config jobs/configs/my_corpus.yaml --cluster cluster.yaml --gpu-speedup 40
+
+For every stage rows, teacher calls, hours, memory and disk: of this run, and of asking the teacher
+about everything. Leaves nothing in the run directory.
 """
 
 import sys
@@ -47,7 +51,7 @@ def plan(arguments: Arguments) -> dict[str, Any]:
 
 if __name__ == "__main__":
     flags = {
-        "cluster": f"a Ray cluster launcher's file, to tell the hours on it (default: {CLUSTER})",
-        "gpu-speedup": "how many workers of this machine one of its GPUs does the work of",
+        "cluster FILE": f"file of Ray's cluster launcher, to tell its hours (default: {CLUSTER})",
+        "gpu-speedup TIMES": "how many workers of this machine one of its GPUs does the work of",
     }
     sys.exit(main(__doc__, plan, flags=flags))

@@ -2,7 +2,8 @@
 """Score new rows with the frozen network of a finished run and add what they bring.
 
 python jobs/score_new.py --run-dir runs/mine --corpus new_rows.jsonl
-    [--selection.budget 0.1] [--drift.audit_candidates 0] [--corpus.where '{split: train}']
+python jobs/score_new.py --run-dir runs/mine --corpus new_rows.jsonl --selection.budget 0.1
+    --drift.audit_candidates 0 --corpus.where '{split: train}'
 
 Only the new rows are embedded and predicted. Writes the list of additions, the subset with them,
 and whether the network may still be trusted on rows like these: RUN/additions/NAME/.
@@ -44,5 +45,11 @@ def score_new(arguments: RunArguments) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    flags = {"corpus": "the new rows: file, directory or glob, in the format of the run's corpus"}
-    sys.exit(main_of_run(__doc__, flags, score_new))
+    flags = {
+        "corpus PATH": "the new rows: file, directory or glob, in the format of the run's corpus"
+    }
+    settings = """\
+Those of the sections corpus, selection, drift and ray can be given as
+--section.key VALUE, with VALUE read as YAML. All others are the run's.
+engine/config.py has all of them with their meaning."""
+    sys.exit(main_of_run(__doc__, flags, score_new, settings=settings))

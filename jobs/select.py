@@ -2,7 +2,11 @@
 """Select the subset of an instruction corpus that is worth training on.
 
 python jobs/select.py --config jobs/configs/demo.yaml
+python jobs/select.py --config jobs/configs/my_corpus.yaml --corpus.path rows.jsonl --run-dir runs/a
 ray job submit --working-dir . -- python jobs/select.py --config jobs/configs/demo.yaml
+
+What is finished in the run directory is not done again; what was made with other settings is
+redone with --overwrite only. Teacher answers are never paid for twice.
 """
 
 import sys
@@ -39,4 +43,5 @@ def select(arguments: Arguments) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(__doc__, select))
+    stages = "ingest, embed, sample, score, fit, predict, select, report"
+    sys.exit(main(__doc__, select, flags={"until STAGE": f"stop after this stage: {stages}"}))

@@ -3,6 +3,9 @@
 
 python jobs/tune.py --config jobs/configs/study_size.yaml
 python jobs/tune.py --config jobs/configs/study_size.yaml --best best.yaml
+
+The teacher is asked about everything once; then many networks are fitted on parts of its answers.
+Trials, table and charts lie in RUN/study/NAME.
 """
 
 import sys
@@ -40,4 +43,4 @@ def tune(arguments: Arguments) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(__doc__, tune, flags={"best": "write the winning settings to this file"}))
+    sys.exit(main(__doc__, tune, flags={"best FILE": "write the winning settings to this file"}))

@@ -16,7 +16,7 @@ CORPUS = {"corpus": {"path": "x.jsonl"}}
 def test_every_shipped_config_loads_and_opens_with_its_command(path):
     load_config(path)
     first = path.read_text().splitlines()[0]
-    assert first.startswith("# python jobs/")
+    assert first.startswith(("# python jobs/", "# ray job submit "))
     assert f"--config {path.relative_to(ROOT)}" in first
 
 
@@ -66,3 +66,49 @@ def test_settings_written_down_and_read_back_are_the_same_to_the_byte(teacher):
     config = parse_config(values)
     text = json.dumps(config.model_dump(mode="json"))
     assert json.dumps(parse_config(json.loads(text)).model_dump(mode="json")) == text
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"selection": {"quotas": {"colum": "x"}}}, "selection.quotas.colum; did you mean column?"),
+        ({"selection": {"fraction": 0.1}}, "selection.fraction; did you mean sample.fraction?"),
+        ({"budget": 3}, "unknown setting budget; did you mean selection.budget?"),
+        ({"evaluation": {"tets": {}}}, "unknown setting evaluation.tets; did you mean test?"),
+        (
+            {"evaluation": {"test": {"path": "x"}, "qlora": {"executon": {}}}},
+            "evaluation.qlora.executon; did you mean execution?",
+        ),
+        (
+            {"evaluation": {"test": {"path": "x"}, "teachers": [{"name": "less"}, {"nmae": "x"}]}},
+            "evaluation.teachers.1.nmae; did you mean name?",
+        ),
+        (
+            {"teacher": {"selectit": {"models": [{"pth": "a"}]}}},
+            "unknown setting teacher.selectit.models.0.pth; did you mean path?",
+        ),
+        (
+            {"study": {"search": {"network.epochs": {"lwo": 1, "high": 2}}}},
+            "unknown setting study.search.network.epochs.lwo; did you mean low?",
+        ),
+        (
+            {"corpus": {"path": "x", "columns": {"instrution": "prompt"}}},
+            "unknown setting corpus.columns.instrution; did you mean instruction?",
+        ),
+        ({"teacher": {"name": "delfit"}}, "got 'delfit'; did you mean delift?"),
+        ({"teacher": {"name": "Less"}}, "got 'Less'; did you mean less?"),
+        ({"selection": {"objective": "facility_locaton"}}, "; did you mean facility_location?"),
+        (
+            {"evaluation": {"test": {"path": "x"}, "arms": ["randm"]}},
+            "setting evaluation.arms.0: must be one of initial, random,",
+        ),
+        ({"selection": {"form": 3}}, "setting selection.form: must be one of 1 or 2, got 3"),
+        ({"corpus": {"path": 3}}, "setting corpus.path: Input should be"),
+        ({"zzzz": 3}, "unknown setting zzzz; known: corpus, drift, embedding,"),
+        ({"selection": {"objective": "a\nb"}}, r"got 'a\nb'"),
+    ],
+)
+def test_a_wrong_word_at_any_depth_is_told_in_one_line(values, sentence):
+    with pytest.raises(SettingsError) as refused:
+        parse_config({**CORPUS, **values})
+    assert sentence in str(refused.value) and "\n" not in str(refused.value)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from engine.corpus.problems import RowError, kind_of
 
-__all__ = ["split_conversation"]
+__all__ = ["Turn", "read_turns", "split_conversation"]
 
 _SPEAKERS = {
     "system": "System",
@@ -20,7 +20,9 @@ _SPEAKERS = {
 }
 
 
-class _Turn(NamedTuple):
+class Turn(NamedTuple):
+    """What one side says; the speaker is System, User or Assistant."""
+
     speaker: str
     text: str
 
@@ -34,9 +36,7 @@ def split_conversation(turns: Any, column: str) -> tuple[str, str]:
     Raises RowError for turns of the wrong type or by unknown roles, and for a conversation
     without an assistant turn or without a user turn before it.
     """
-    if not isinstance(turns, (list, tuple)):
-        raise RowError(f"{column} must be a list of turns, got {kind_of(turns)}")
-    spoken = [_read_turn(turn, f"{column}[{i}]") for i, turn in enumerate(turns)]
+    spoken = read_turns(turns, column)
     last = max((i for i, turn in enumerate(spoken) if turn.speaker == "Assistant"), default=None)
     if last is None:
         raise RowError(f"{column} has no assistant turn")
@@ -44,7 +44,14 @@ def split_conversation(turns: Any, column: str) -> tuple[str, str]:
     return _render(before, column), spoken[last].text
 
 
-def _read_turn(turn: Any, place: str) -> _Turn:
+def read_turns(turns: Any, column: str) -> list[Turn]:
+    """All turns of a conversation, as they are; raises RowError as `split_conversation` does."""
+    if not isinstance(turns, (list, tuple)):
+        raise RowError(f"{column} must be a list of turns, got {kind_of(turns)}")
+    return [_read_turn(turn, f"{column}[{i}]") for i, turn in enumerate(turns)]
+
+
+def _read_turn(turn: Any, place: str) -> Turn:
     if not isinstance(turn, dict):
         raise RowError(f"{place} must be an object, got {kind_of(turn)}")
     # Parquet writes both spellings as one struct with nulls, so null counts as absent.
@@ -57,10 +64,10 @@ def _read_turn(turn: Any, place: str) -> _Turn:
         raise RowError(f"{place}: unknown role {role!r}, known are {', '.join(_SPEAKERS)}")
     if not isinstance(text, str):
         raise RowError(f"{place}.{text_key} must be text, got {kind_of(text)}")
-    return _Turn(_SPEAKERS[role], text)
+    return Turn(_SPEAKERS[role], text)
 
 
-def _render(turns: list[_Turn], column: str) -> str:
+def _render(turns: list[Turn], column: str) -> str:
     users = [turn.text for turn in turns if turn.speaker == "User"]
     if not users:
         raise RowError(f"{column} has no user turn before the last assistant turn")

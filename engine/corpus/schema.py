@@ -33,6 +33,7 @@ from engine.corpus.conversations import split_conversation
 from engine.corpus.extras import extra_as_json
 from engine.corpus.problems import RowError, kind_of
 from engine.example import Example, content_key
+from engine.spelling import closest
 
 __all__ = ["ParsedRow", "explain_missing_columns", "extra_as_json", "matches", "parse"]
 
@@ -199,13 +200,19 @@ def _explain(missing: list[str], found: Collection[str], columns: Mapping[str, s
     lacking = [ours.get(name, name) for name in missing]
     names = list(found)
     listed = ", ".join(names[:_MAX_NAMES]) + (", ..." if len(names) > _MAX_NAMES else "")
-    guess = ", ".join(f"{name}: {_likely(name, names)}" for name in lacking)
+    free = [column for column in names if column not in columns.values()]
+    guess = ", ".join(
+        f"{name}: {_likely(name, column, free)}"
+        for name, column in zip(lacking, missing, strict=True)
+    )
     return (
         f"missing column{'s' * (len(missing) > 1)} {', '.join(missing)}; found {listed or 'none'}; "
         f"name the right ones with the option columns: {{{guess}}}"
     )
 
 
-def _likely(name: str, found: list[str]) -> str:
-    likely = _LIKELY_NAMES.get(name, ())
+def _likely(name: str, column: str, found: list[str]) -> str:
+    """Which of the columns may be the missing one, by spelling or by what it is often called."""
+    close = closest(column, found, likeness=0.75)
+    likely = (close, *_LIKELY_NAMES.get(name, ()))
     return next((column for column in likely if column in found), "NAME")

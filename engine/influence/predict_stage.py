@@ -46,6 +46,7 @@ from engine.run_directory import (
     save_array,
     total_usage,
 )
+from engine.spelling import meant
 from engine.stage import StageContext, StageResult, Stopwatch
 
 __all__ = ["run"]
@@ -128,7 +129,7 @@ def _subtasks(corpus: Artifact, column: str | None, num_targets: int) -> NDArray
         known = sorted({name for extra in extras for name in extra})
         raise SettingsError(
             f"influence.subtask_column: the targets have no column {column!r}; "
-            f"they have: {', '.join(known) or 'no further columns'}"
+            f"they have: {', '.join(known) or 'no further columns'}{meant(column, known)}"
         )
     names = np.array([json.dumps(extra.get(column)) for extra in extras])
     return np.unique(names, return_inverse=True)[1].astype(np.int64)

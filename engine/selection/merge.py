@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -69,6 +71,12 @@ def _concatenated(tables: list[pa.Table]) -> pa.Table:
 
 
 def _as_text(table: pa.Table, name: str) -> pa.Table:
-    texts = [None if value is None else str(value) for value in table[name].to_pylist()]
+    texts = [_text(value) for value in table[name].to_pylist()]
     place = table.column_names.index(name)
     return table.set_column(place, name, pa.array(texts, type=pa.string()))
+
+
+def _text(value: Any) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    return json.dumps(value, ensure_ascii=False)  # turns of a chat can be read back

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Protocol, TypeVar
 from engine.errors import SettingsError
 from engine.kernels.arrays import DoubleArray, IndexArray
 from engine.kernels.columns import Columns
+from engine.spelling import meant
 
 __all__ = ["Objective", "make_objective", "objective", "objective_names"]
 
@@ -72,7 +73,10 @@ def make_objective(
 ) -> Objective:
     """The objective of that name on a kernel; SettingsError for a name or setting it has not."""
     if name not in _OBJECTIVES:
-        raise SettingsError(f"unknown objective {name!r}; known: {', '.join(objective_names())}")
+        names = objective_names()
+        raise SettingsError(
+            f"unknown objective {name!r}; known: {', '.join(names)}{meant(name, names)}"
+        )
     class_ = _OBJECTIVES[name]
     parameters = list(inspect.signature(class_).parameters.values())[2:]
     known = [parameter.name for parameter in parameters]

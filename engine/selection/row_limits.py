@@ -18,6 +18,7 @@ from engine.kernels.arrays import IndexArray
 from engine.models.resolve import model_identity
 from engine.models.token_counter import TokenCounter
 from engine.run_directory import Artifact, Part, digest, load_array, read_table, save_array
+from engine.spelling import meant
 
 __all__ = ["count_tokens", "counting_model", "tokens_of", "write_groups"]
 
@@ -86,7 +87,7 @@ def write_groups(
     if column not in known:
         raise SettingsError(
             f"selection.quotas: the candidates have no column {column!r}; "
-            f"they have: {', '.join(sorted(known)) or 'no further columns'}"
+            f"they have: {', '.join(sorted(known)) or 'no further columns'}{meant(column, known)}"
         )
     unique, numbers = np.unique(np.array(names), return_inverse=True)
     numbers[list(crashing)] = len(unique)

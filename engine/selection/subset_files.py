@@ -77,6 +77,10 @@ def _restored(rows: pa.Table) -> pa.Table:
     names = list(dict.fromkeys(name for extra in extras for name in extra))
     for name in names:
         values = [extra.get(name) for extra in extras]
+        if name in table.column_names:  # chat rows, which have no instruction of their own
+            if not any(values):
+                continue
+            name = f"{name}_of_input"
         try:
             column = pa.array(values)
         except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):  # no common type: as JSON text

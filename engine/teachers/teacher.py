@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from engine.config import TeacherConfig
 from engine.errors import SettingsError
 from engine.example import Example
+from engine.spelling import meant
 
 __all__ = [
     "Features",
@@ -159,7 +160,8 @@ class Teacher(ABC):
 def teacher_class(name: str) -> type[Teacher]:
     """The class of a teacher, by the name in the settings; loads no model."""
     if name not in _TEACHERS:
-        raise SettingsError(f"unknown teacher {name!r}; known: {', '.join(_TEACHERS)}")
+        listed = ", ".join(_TEACHERS)
+        raise SettingsError(f"unknown teacher {name!r}; known: {listed}{meant(name, _TEACHERS)}")
     module, _, attribute = _TEACHERS[name].partition(":")
     found: type[Teacher] = getattr(importlib.import_module(module), attribute)
     return found

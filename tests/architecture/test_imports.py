@@ -10,7 +10,8 @@ ENGINE = Path(__file__).resolve().parents[2] / "engine"
 
 # Lowest first; a module may import from layers below its own, and within its own package.
 LAYERS = [
-    {"errors"},
+    {"errors", "spelling", "rates", "help_text", "stderr_lines"},
+    {"setting_names"},
     {"example", "config"},
     {"kernels", "progress", "storage"},
     {"run_directory"},
@@ -29,7 +30,7 @@ LAYERS = [
     },
     {"workflow"},
     {"pipeline"},
-    {"additions", "arms", "planning"},
+    {"additions", "arms", "exports", "planning"},
     {"study"},
 ]
 # A fitted network is what the predictor predicts with; everything else travels as artifacts.

@@ -250,3 +250,10 @@ def test_numbers_and_keys_that_json_lacks():
         "b": [None],
         "('k', 1)": {"c": None, "2": "eA=="},
     }
+
+
+def test_a_misspelt_column_is_told_with_the_one_that_was_meant():
+    found = ["Prompt", "answer", "id"]
+    told = str(explain_missing_columns(found, {"instruction": "promt", "output": "answer"}))
+    assert "missing column promt; found Prompt, answer, id" in told
+    assert "columns: {instruction: Prompt}" in told

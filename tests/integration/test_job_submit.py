@@ -1,5 +1,6 @@
 """The same job through `ray job submit` on a cluster of its own leaves the same subset."""
 
+import json
 import os
 import subprocess
 import sys
@@ -67,13 +68,17 @@ def test_a_submitted_job_selects_the_same_bytes(small_job, cluster, tmp_path):
         assert done.returncode == 0, done.stderr
         submit = [str(BIN / "ray"), "job", "submit", "--working-dir", ".", "--", sys.executable]
         done = subprocess.run(
-            [*submit, *command, str(submitted)],
+            [*submit, *command, str(submitted), "--json-logs"],
             cwd=ROOT,
             env=cluster,
             capture_output=True,
             text=True,
         )
         assert done.returncode == 0, done.stdout + done.stderr
+        lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+        events = [line["event"] for line in lines if "event" in line]
+        assert events.count("stage_finished") == 8
+        assert lines[-1]["run_dir"] == str(submitted)
     finally:
         config.unlink()
     for name in ("subset.parquet", "subset.jsonl", "ranking.parquet"):

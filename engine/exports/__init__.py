@@ -1,0 +1,1 @@
+"""The subset of a finished run in the formats that trainers read."""

@@ -1,0 +1,193 @@
+"""Export: the subset of a finished run, or of an addition to it, as a file for a trainer."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from engine import storage
+from engine.errors import RunDirectoryError, SettingsError
+from engine.exports.formats import DATASET_INFO, FORMATS, write_dataset, write_file
+from engine.progress import say
+from engine.run_directory import (
+    Artifact,
+    RunDirectory,
+    atomic_path,
+    disk_problems_told,
+    file_sha256,
+    read_json,
+    shown,
+    write_json,
+)
+from engine.spelling import meant
+
+__all__ = ["export"]
+
+EXPORTS = "exports"  # below a run, the one folder that is free for them
+_DATASET_FILES = ("dataset_info.json", "state.json")  # what a saved dataset is known by
+_COMMANDS = {
+    "messages": "trl sft --model_name_or_path MODEL --dataset_name {folder} --output_dir OUT",
+    "alpaca": "llamafactory-cli train --stage sft --do_train --model_name_or_path MODEL "
+    "--dataset {name} --dataset_dir {folder} --template default --output_dir OUT",
+    "datasets": 'datasets.load_from_disk("{path}")',
+    "parquet": 'datasets.load_dataset("parquet", data_files="{path}")',
+    "jsonl": 'datasets.load_dataset("json", data_files="{path}")',
+}
+_COMMANDS["sharegpt"] = _COMMANDS["alpaca"]
+
+
+class _UnchangedError(Exception):
+    """What is there already is the same."""
+
+
+def export(
+    run_dir: Path | str, form: str, out: Path | str, *, overwrite: bool = False
+) -> dict[str, Any]:
+    """Write the subset of a finished run in a format; returns what a job prints.
+
+    Args:
+        run_dir: a run, or the folder of an addition (RUN/additions/NAME): then with the additions.
+        form: one of FORMATS.
+        out: the file, or for `datasets` the folder; also s3://...
+        overwrite: replace another file, or another saved dataset, that is there.
+
+    The same run gives the same bytes; what is there appears whole or not at all. Raises
+    SettingsError for a format or a place that will not do, RunDirectoryError for a run without a
+    selection.
+    """
+    if form not in FORMATS:
+        listed = ", ".join(FORMATS)
+        raise SettingsError(f"unknown format {form!r}; known: {listed}{meant(form, FORMATS)}")
+    run = RunDirectory.at(run_dir)
+    selection = _selection(run)
+    path = RunDirectory.at(out).path  # a mirror, if it is an address
+    _refuse_place(run, path, is_folder=form == "datasets")
+    with disk_problems_told(path):
+        if form == "datasets":
+            counts = _export_folder(selection, path, overwrite)
+        else:
+            counts = _export_file(selection, form, path, overwrite)
+        info = _tell_llama_factory(form, path)
+    _say_what_was_lost(form, counts)
+    command = _COMMANDS[form].format(path=shown(path), folder=shown(path.parent), name=path.stem)
+    say(f"{counts['rows']:,} rows in {shown(path)}; to train on them: {command}")
+    told = {"run_dir": str(run), "format": form, "out": shown(path), **counts}
+    return {**told, "dataset_info": info} if info else told
+
+
+def _selection(run: RunDirectory) -> Artifact:
+    """The list to train on: of an addition the merged one, else the run's own."""
+    artifact = run.artifact("8-merged") or run.artifact("7-selection")
+    if artifact is None:
+        raise RunDirectoryError(f"{run} has no finished selection: run jobs/select.py first")
+    return artifact
+
+
+def _refuse_place(run: RunDirectory, path: Path, *, is_folder: bool) -> None:
+    free = run.path / EXPORTS
+    if path.is_relative_to(run.path) and not (path.is_relative_to(free) and path != free):
+        raise SettingsError(
+            f"--out {shown(path)} lies in the run, whose stages delete what is not theirs: "
+            f"choose another place, or one below {shown(free)}"
+        )
+    blocking = next((p for p in path.parents if p.exists() and not p.is_dir()), None)
+    if blocking is not None:
+        raise SettingsError(f"--out {shown(path)}: {shown(blocking)} is a file, not a folder")
+    if path.is_dir() and not is_folder:
+        raise SettingsError(f"--out {shown(path)} is a folder: name a file in it")
+    if path.is_file() and is_folder:
+        raise SettingsError(f"--out {shown(path)} is a file: a dataset is a folder")
+
+
+def _export_file(selection: Artifact, form: str, path: Path, overwrite: bool) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    with suppress(_UnchangedError), atomic_path(path) as temporary:
+        counts = write_file(selection, form, temporary)
+        if storage.exists(path):
+            if file_sha256(path) == file_sha256(temporary):
+                raise _UnchangedError
+            _refuse_other(path, overwrite)
+    return counts
+
+
+def _export_folder(selection: Artifact, path: Path, overwrite: bool) -> dict[str, int]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
+    temporary.mkdir()
+    try:
+        counts = write_dataset(selection, temporary)
+        there = {file.relative_to(path).as_posix(): file for file in storage.files_in(path)}
+        if there:
+            made = {file.name: file for file in temporary.iterdir()}
+            if _contents(there) == _contents(made):
+                return counts
+            if not set(_DATASET_FILES) <= there.keys():
+                raise SettingsError(
+                    f"{shown(path)} holds other files than a saved dataset's: choose another --out"
+                )
+            _refuse_other(path, overwrite)
+        storage.remove_tree(path)
+        if path.exists():  # moved aside, so that it is never half of each
+            path.rename(temporary.with_name(f"{temporary.name}-old"))
+        temporary.rename(path)
+        for file in sorted(path.iterdir()):  # in a bucket: state.json, which is read first, last
+            storage.publish(file)
+    finally:
+        for folder in (temporary, temporary.with_name(f"{temporary.name}-old")):
+            shutil.rmtree(folder, ignore_errors=True)
+    return counts
+
+
+def _contents(files: dict[str, Path]) -> dict[str, str]:
+    digest: Callable[[Path], str] = file_sha256
+    return {name: digest(file) for name, file in files.items()}
+
+
+def _refuse_other(path: Path, overwrite: bool) -> None:
+    if not overwrite:
+        raise SettingsError(
+            f"{shown(path)} exists and holds something else: "
+            "add --overwrite to replace it, or choose another --out"
+        )
+
+
+def _tell_llama_factory(form: str, path: Path) -> str | None:
+    """Name the file in dataset_info.json beside it; where another one lies, say what to add."""
+    if form not in DATASET_INFO:
+        return None
+    entry = {path.stem: {"file_name": path.name, **DATASET_INFO[form]}}
+    info = path.with_name("dataset_info.json")
+    if not storage.exists(info):
+        write_json(info, entry)
+        return shown(info)
+    try:
+        known = read_json(info)
+    except ValueError:
+        known = None
+    if isinstance(known, dict) and known.get(path.stem) == entry[path.stem]:
+        return shown(info)
+    say(f"add this to {shown(info)}, which is there already and left as it is: {entry}")
+    return None
+
+
+def _say_what_was_lost(form: str, counts: dict[str, int]) -> None:
+    if counts.get("told_as_text"):
+        say(
+            f"{counts['told_as_text']:,} conversations have more than a question and an answer, "
+            f"which {form} has no place for: earlier turns are text in the instruction; messages "
+            "and sharegpt keep them"
+        )
+    if counts.get("turns_left_out"):
+        say(
+            f"{counts['turns_left_out']:,} turns after a last answer are left out, since "
+            "LLaMA-Factory skips rows with them; messages keeps them"
+        )
+    if counts.get("not_alternating"):
+        say(
+            f"{counts['not_alternating']:,} conversations do not alternate between user and "
+            "assistant: LLaMA-Factory skips those rows"
+        )
