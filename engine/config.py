@@ -228,6 +228,14 @@ class LessConfig(Section):
     )
 
 
+# The module of each is engine/teachers/NAME.py (docs/extending.md).
+TeacherName = Literal[
+    "delift",
+    "delift_se",
+    "less",
+    "selectit",
+    "random",
+]
 # Teachers that score a row alone, without a target.
 POINTWISE_TEACHERS = ("selectit",)
 _OBJECTIVES_WITH = {
@@ -237,19 +245,19 @@ _OBJECTIVES_WITH = {
     "trade_off": ("graph_cut", "graph_cut_mutual_information"),
 }
 _RANKING_TEACHERS = ("less", "selectit")  # published with "take the best", not with coverage
+# What `teacher.model` is where the settings do not say; a teacher that is not here needs no model.
 _TEACHER_MODELS: dict[str, dict[str, Any]] = {
     "delift": {"path": PACKAGED_LANGUAGE_MODEL, "dtype": "bfloat16"},
     "delift_se": {"path": PACKAGED_ENCODER},
     "less": {"path": PACKAGED_LANGUAGE_MODEL, "dtype": "bfloat16"},
     "selectit": {"path": PACKAGED_LANGUAGE_MODEL, "dtype": "bfloat16"},
-    "random": {"path": ""},
 }
 
 
 class TeacherConfig(Section):
     """The expensive oracle whose scores the network learns."""
 
-    name: Literal["delift", "delift_se", "less", "selectit", "random"] = "delift"
+    name: TeacherName = "delift"
     model: ModelConfig = Field(description="language model, or the encoder of delift_se")
     instruction: str = Field(
         "Answer the query below as well as you can.",
@@ -274,7 +282,7 @@ class TeacherConfig(Section):
     @classmethod
     def _complete_model(cls, values: Any) -> Any:
         name = str(values.get("name", "delift")) if isinstance(values, Mapping) else ""
-        return _with_model(values, _TEACHER_MODELS.get(name, {}))
+        return _with_model(values, _TEACHER_MODELS.get(name, {"path": ""}))
 
 
 _NETWORK_PRESETS: dict[str, dict[str, Any]] = {
@@ -404,6 +412,7 @@ class QuotaConfig(Section):
     )
 
 
+# A name that engine/selection/objectives.py does not define has a module engine/selection/NAME.py.
 ObjectiveName = Literal[
     "facility_location",
     "facility_location_mutual_information",
