@@ -4,7 +4,7 @@ PYTHON ?= python3
 PIP_FLAGS ?=
 BIN := .venv/bin
 
-.PHONY: demo test test-slow test-faults check bench venv clean
+.PHONY: demo test test-slow test-faults check docs bench venv clean
 
 demo: venv
 	$(BIN)/python jobs/select.py --config jobs/configs/demo.yaml
@@ -36,7 +36,13 @@ check: venv
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python scripts/audit.py
-	$(BIN)/python -m pytest tests/architecture
+	$(BIN)/python -m pytest tests/architecture tests/docs
+	$(MAKE) docs
+
+# build/site; a warning is an error
+docs: venv
+	$(BIN)/python scripts/settings.py --check
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 # hours on two cores; every number that the documents give comes from here
 bench: venv
