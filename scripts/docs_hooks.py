@@ -1,8 +1,8 @@
 """Hooks of mkdocs: what a page links to in the repository becomes part of the site.
 
-Pages link to files beside docs/ (../engine/config.py) as they do for a reader of the repository. Here
-such a file is copied to source/ in the site, Markdown as a page and the rest as text, and the link
-goes there. A link to a file that does not exist stays as it is, so that mkdocs complains.
+Pages link to files beside docs/ (../engine/config.py) as they do for a reader of the repository.
+Here such a file is copied to source/ in the site, Markdown as a page and the rest as text, and the
+link goes there. A link to a file that does not exist stays as it is, so that mkdocs complains.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def on_files(files: Any, config: Any) -> Any:
     """Add what is linked to, and what that links to."""
     from mkdocs.structure.files import File
 
-    waiting = [path for path in (ROOT / "docs").rglob("*.md")]
+    waiting = list((ROOT / "docs").rglob("*.md"))
     seen: set[str] = set()
     while waiting:
         page = waiting.pop()
@@ -73,7 +73,7 @@ def targets(page: Path) -> Iterator[str]:
 
 
 def resolve(source: str, link: str) -> tuple[str | None, str]:
-    """(path from the repository's root, anchor) of a relative link; None if it is something else."""
+    """(path from the repository's root, anchor) of a relative link; None if it is no such link."""
     path, hash_sign, anchor = link.partition("#")
     if not path or ":" in path or path.startswith("/"):
         return None, ""

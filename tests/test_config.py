@@ -16,7 +16,7 @@ CORPUS = {"corpus": {"path": "x.jsonl"}}
 def test_every_shipped_config_loads_and_opens_with_its_command(path):
     load_config(path)
     first = path.read_text().splitlines()[0]
-    assert first.startswith("# python jobs/")
+    assert first.startswith(("# python jobs/", "# ray job submit "))
     assert f"--config {path.relative_to(ROOT)}" in first
 
 
