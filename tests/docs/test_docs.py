@@ -121,6 +121,7 @@ def parse_benchmark(script: str, words: list[str], monkeypatch: pytest.MonkeyPat
     original = argparse.ArgumentParser.parse_args
 
     def parse_args(self, *arguments, **named):
+        self.allow_abbrev = False
         original(self, *arguments, **named)
         raise ParsedError
 
@@ -180,6 +181,7 @@ def test_commands_are_found_and_the_list_of_exceptions_is_short():
         "python jobs/plan.py --config",
         "python jobs/explain.py --run-dir runs/demo",
         "python benchmarks/cost.py --qualities DIR",
+        "python benchmarks/cost.py --qual DIR",
         "python benchmarks/nothing.py",
         "ray up another.yaml",
         "ray job submit --adress x -- python jobs/plan.py --config jobs/configs/demo.yaml",
