@@ -4,7 +4,7 @@ PYTHON ?= python3
 PIP_FLAGS ?=
 BIN := .venv/bin
 
-.PHONY: demo test test-slow test-faults check bench venv clean
+.PHONY: demo test test-slow test-faults check docs bench venv clean
 
 demo: venv
 	$(BIN)/python jobs/select.py --config jobs/configs/demo.yaml
@@ -37,30 +37,46 @@ check: venv
 	$(BIN)/mypy
 	$(BIN)/python scripts/audit.py
 	$(BIN)/python -m pytest tests/architecture
+	$(MAKE) docs
 
-# hours on two cores; every number that the documents give comes from here
+# build/site; a warning is an error, but not under --quiet, which does not count them
+docs: venv
+	$(BIN)/python scripts/settings.py --check
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+# many hours on two cores; every number that the documents give comes from here, and the tables in
+# benchmarks/results/*.md are what these commands print. selection.py compares with what is installed:
+# pip install --no-deps submodlib-py apricot-select
+RESULTS := benchmarks/results
+WORK := runs/bench
 bench: venv
-	$(BIN)/python benchmarks/teachers.py --json benchmarks/results/teachers.json
-	$(BIN)/python benchmarks/fidelity.py --work runs/bench --json benchmarks/results/fidelity.json
-	$(BIN)/python benchmarks/fidelity.py --work runs/bench --teachers delift_se \
-		--sizes 250 500 1000 2000 --json benchmarks/results/fidelity-sizes.json
-	$(BIN)/python benchmarks/selection.py --json benchmarks/results/selection.json
-	$(BIN)/python benchmarks/target_recovery.py --work runs/bench/targets \
-		--json benchmarks/results/target_recovery.json
-	$(BIN)/python benchmarks/score_new.py --work runs/bench/new \
-		--json benchmarks/results/score_new.json
-	$(BIN)/python benchmarks/scale.py rows --work runs/bench/scale \
-		--json benchmarks/results/scale.json
-	$(BIN)/python benchmarks/scale.py nodes --work runs/bench/scale-nodes \
-		--json benchmarks/results/scale-nodes.json
-	$(BIN)/python benchmarks/scale.py project --json benchmarks/results/scale-projection.json
-	$(BIN)/python benchmarks/study.py --work runs/bench/study --out benchmarks/results/study
-	$(BIN)/python benchmarks/quality.py --work runs/bench/quality --datasets alpaca_like \
-		--judged 8 --json benchmarks/results/quality-alpaca_like.json
-	$(BIN)/python benchmarks/quality.py --work runs/bench/quality --datasets superni_like \
-		--sizes 120 8 16 --epochs 2 --small --json benchmarks/results/quality-superni_like.json
-	$(BIN)/python benchmarks/cost.py --quality runs/bench/quality \
-		--json benchmarks/results/cost.json --markdown benchmarks/results/cost.md
+	$(BIN)/python benchmarks/teachers.py --rows 15 --repeats 3 --json $(RESULTS)/teachers.json
+	$(BIN)/python benchmarks/pairwise.py --json $(RESULTS)/pairwise.json
+	$(BIN)/python benchmarks/fidelity.py --work $(WORK) --teachers delift \
+		--designs block scattered --json $(RESULTS)/fidelity-delift.json
+	$(BIN)/python benchmarks/fidelity.py --work $(WORK) --teachers selectit less delift_se \
+		--json $(RESULTS)/fidelity-points.json
+	$(BIN)/python benchmarks/fidelity.py --work $(WORK) --teachers delift_se \
+		--sizes 250 500 1000 2000 --json $(RESULTS)/fidelity-sizes.json
+	$(BIN)/python benchmarks/pool.py --work $(WORK)/pool --rows 200000
+	$(BIN)/python benchmarks/prefilter.py --work $(WORK)/pool \
+		--runs delift=$(WORK)/delift-superni_like se=$(WORK)/delift_se-superni_like \
+		--repeats 1 --json $(RESULTS)/prefilter.json
+	$(BIN)/python benchmarks/selection.py --json $(RESULTS)/selection.json
+	$(BIN)/python benchmarks/target_recovery.py --work $(WORK)/targets \
+		--json $(RESULTS)/target_recovery.json
+	$(BIN)/python benchmarks/score_new.py --work $(WORK)/new --json $(RESULTS)/score_new.json
+	$(BIN)/python benchmarks/scale.py rows --work $(WORK)/scale --json $(RESULTS)/scale.json
+	$(BIN)/python benchmarks/scale.py nodes --work $(WORK)/scale-nodes \
+		--json $(RESULTS)/scale-nodes.json
+	$(BIN)/python benchmarks/scale.py project --json $(RESULTS)/scale-projection.json
+	$(BIN)/python benchmarks/study.py --work $(WORK)/study --out $(RESULTS)/study
+	$(BIN)/python benchmarks/quality.py --work $(WORK)/quality --datasets alpaca_like \
+		--judged 8 --json $(RESULTS)/quality-alpaca_like.json
+	$(BIN)/python benchmarks/quality.py --work $(WORK)/quality --datasets superni_like \
+		--sizes 120 8 16 --epochs 2 --small --json $(RESULTS)/quality-superni_like.json
+	$(BIN)/python benchmarks/cost.py --quality $(WORK)/quality \
+		--json $(RESULTS)/cost.json --markdown $(WORK)/cost.md
 
 clean:
 	rm -rf .venv build

@@ -30,6 +30,7 @@ from engine.errors import SettingsError
 from engine.evaluation import answer, fine_tune, grade, results
 from engine.evaluation.cells import Cell
 from engine.evaluation.judge import RUBRIC_VERSION
+from engine.evaluation.text_metrics import TEXT_METRICS, added_metrics
 from engine.models.resolve import model_identity
 from engine.pipeline import STAGES, run
 from engine.progress import say
@@ -323,6 +324,7 @@ def _identity(which: Mapping[str, str], stage: str, config: Config) -> dict[str,
         found["model"] = model_identity(settings.model)
     if stage == "grade":
         found["similarity"] = model_identity(grade.similarity_model(config))
+        found |= {f"metric {name}": TEXT_METRICS[name].place for name in added_metrics()}
         if settings.judge is not None:
             found |= {"judge": model_identity(settings.judge.model), "rubric": RUBRIC_VERSION}
     return found

@@ -83,7 +83,9 @@ class ModelConfig(Section):
         description="Hugging Face id, local path, s3://... or gs://..., or package:PACKAGE/PATH"
     )
     revision: str | None = Field(None, description="commit of a Hugging Face id")
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32", description="what it computes in"
+    )
     quantization: Literal["nf4", "int8"] | None = Field(
         None, description="of a language model's weights, by bitsandbytes; dtype then computes"
     )
@@ -111,7 +113,9 @@ class CorpusConfig(Section):
         description="file, directory, or glob, also as s3://... or gs://..., or hf:NAME of a "
         "Hugging Face dataset; or a list of them"
     )
-    format: Literal["auto", "parquet", "jsonl", "json", "csv", "huggingface"] = "auto"
+    format: Literal["auto", "parquet", "jsonl", "json", "csv", "huggingface"] = Field(
+        "auto", description="auto: by the names of the files"
+    )
     name: str | None = Field(None, description="configuration name of a Hugging Face dataset")
     split: str = Field("train", description="split of a Hugging Face dataset")
     columns: dict[Literal["id", "instruction", "input", "output", "messages"], str] = Field(
@@ -132,7 +136,7 @@ class CorpusConfig(Section):
 class EmbeddingConfig(Section):
     """The sentence encoder whose vectors the InfluenceNetwork reads."""
 
-    model: ModelConfig
+    model: ModelConfig = Field(description="any encoder of sentence-transformers")
     max_tokens: int | None = Field(None, ge=8, description="default: the encoder's own limit")
     batch_size: int = Field(32, ge=1, description="texts per forward pass, sorted by length")
     execution: Execution = Execution()
@@ -209,8 +213,8 @@ class SelectITConfig(Section):
 class LessConfig(Section):
     """The LESS teacher: similarity of gradients along a LoRA warm-up."""
 
-    lora_rank: int = Field(128, ge=1)
-    lora_alpha: float = Field(512, gt=0)
+    lora_rank: int = Field(128, ge=1, description="of the adapters of the warm-up")
+    lora_alpha: float = Field(512, gt=0, description="their scale, divided by the rank")
     lora_dropout: float = Field(0.1, ge=0, lt=1, description="during the warm-up only")
     lora_targets: tuple[str, ...] = Field(
         ("q_proj", "k_proj", "v_proj", "o_proj"), min_length=1, description="names of linear layers"
@@ -228,6 +232,14 @@ class LessConfig(Section):
     )
 
 
+# The module of each is engine/teachers/NAME.py (docs/extending.md).
+TeacherName = Literal[
+    "delift",
+    "delift_se",
+    "less",
+    "selectit",
+    "random",
+]
 # Teachers that score a row alone, without a target.
 POINTWISE_TEACHERS = ("selectit",)
 _OBJECTIVES_WITH = {
@@ -237,19 +249,19 @@ _OBJECTIVES_WITH = {
     "trade_off": ("graph_cut", "graph_cut_mutual_information"),
 }
 _RANKING_TEACHERS = ("less", "selectit")  # published with "take the best", not with coverage
+# What `teacher.model` is where the settings do not say; a teacher that is not here needs no model.
 _TEACHER_MODELS: dict[str, dict[str, Any]] = {
     "delift": {"path": PACKAGED_LANGUAGE_MODEL, "dtype": "bfloat16"},
     "delift_se": {"path": PACKAGED_ENCODER},
     "less": {"path": PACKAGED_LANGUAGE_MODEL, "dtype": "bfloat16"},
     "selectit": {"path": PACKAGED_LANGUAGE_MODEL, "dtype": "bfloat16"},
-    "random": {"path": ""},
 }
 
 
 class TeacherConfig(Section):
     """The expensive oracle whose scores the network learns."""
 
-    name: Literal["delift", "delift_se", "less", "selectit", "random"] = "delift"
+    name: TeacherName = Field("delift", description="docs/choosing.md says which when")
     model: ModelConfig = Field(description="language model, or the encoder of delift_se")
     instruction: str = Field(
         "Answer the query below as well as you can.",
@@ -274,7 +286,7 @@ class TeacherConfig(Section):
     @classmethod
     def _complete_model(cls, values: Any) -> Any:
         name = str(values.get("name", "delift")) if isinstance(values, Mapping) else ""
-        return _with_model(values, _TEACHER_MODELS.get(name, {}))
+        return _with_model(values, _TEACHER_MODELS.get(name, {"path": ""}))
 
 
 _NETWORK_PRESETS: dict[str, dict[str, Any]] = {
@@ -308,8 +320,12 @@ _NETWORK_PRESETS: dict[str, dict[str, Any]] = {
 class NetworkConfig(Section):
     """The InfluenceNetwork and how it is fitted; `preset` fills in what is not given."""
 
-    preset: Literal["default", "paper"] = "default"
-    hidden: tuple[Annotated[int, Field(ge=1)], ...] = (100,)
+    preset: Literal["default", "paper"] = Field(
+        "default", description="paper: the published recipe; default: what our studies found best"
+    )
+    hidden: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (100,), description="units of each hidden layer; [] is a linear model"
+    )
     members: int = Field(
         ge=1,
         description="networks that share the hidden units, each with candidates of its own held "
@@ -322,11 +338,11 @@ class NetworkConfig(Section):
         description="huber: an error beyond 1 (a standard deviation, if labels are standardised) "
         "counts by its size, not its square",
     )
-    epochs: int = Field(ge=1)
-    learning_rate: float = Field(gt=0)
+    epochs: int = Field(ge=1, description="at most, of each member")
+    learning_rate: float = Field(gt=0, description="of AdamW")
     weight_decay: float = Field(ge=0, description="of AdamW; 0 is Adam")
     batch_size: int = Field(ge=1, description="pairs per step over all workers")
-    input_dropout: float = Field(ge=0, lt=1)
+    input_dropout: float = Field(ge=0, lt=1, description="share of the inputs set to 0")
     validation_fraction: float = Field(
         ge=0, lt=1, description="share of the sampled candidates held out for early stopping"
     )
@@ -404,6 +420,7 @@ class QuotaConfig(Section):
     )
 
 
+# A name that engine/selection/objectives.py does not define has a module engine/selection/NAME.py.
 ObjectiveName = Literal[
     "facility_location",
     "facility_location_mutual_information",
@@ -529,9 +546,9 @@ class DriftConfig(Section):
 class SearchRange(Section):
     """Where a setting is drawn from."""
 
-    low: float
-    high: float
-    log: bool = False
+    low: float = Field(description="least value")
+    high: float = Field(description="largest value")
+    log: bool = Field(False, description="drawn evenly by order of magnitude")
 
     @model_validator(mode="after")
     def _check(self) -> SearchRange:
@@ -570,7 +587,7 @@ class StudyConfig(Section):
         "with every subset shown in the prompt or trained on",
     )
     pairs_per_quadrant: int = Field(1_000, ge=10, description="labels that judge a network")
-    cpus_per_trial: float = Field(0.5, gt=0)
+    cpus_per_trial: float = Field(0.5, gt=0, description="fractions share one")
     gpus_per_trial: float = Field(0.0, ge=0, description="fractions share one")
     max_concurrent: int | None = Field(None, ge=1, description="trials at a time")
     tracker: Literal["mlflow", "wandb"] | None = Field(
@@ -589,14 +606,14 @@ class FineTuningConfig(Section):
     quantization: Literal["nf4", "int8"] | None = Field(
         "nf4", description="of the frozen weights; null trains plain LoRA"
     )
-    lora_rank: int = Field(8, ge=1)
-    lora_alpha: float = Field(16.0, gt=0)
-    lora_dropout: float = Field(0.05, ge=0, lt=1)
+    lora_rank: int = Field(8, ge=1, description="of the adapters")
+    lora_alpha: float = Field(16.0, gt=0, description="their scale, divided by the rank")
+    lora_dropout: float = Field(0.05, ge=0, lt=1, description="on what goes into them")
     lora_targets: tuple[str, ...] | None = Field(
         None, description="names of linear layers; default: all but the LM head"
     )
     learning_rate: float = Field(2e-4, gt=0, description="at the start; then linear decay to 0")
-    epochs: int = Field(3, ge=1)
+    epochs: int = Field(3, ge=1, description="passes over the subset")
     batch_size: int = Field(4, ge=1, description="rows per optimiser step")
     max_tokens: int = Field(1024, ge=16, description="longest row; a prompt is cut from its head")
     max_seeds: dict[ArmKind, Annotated[int, Field(ge=1)]] = Field(
@@ -612,12 +629,15 @@ class FineTuningConfig(Section):
 class JudgeConfig(Section):
     """The language model that grades answers from 1 to 5 against the reference."""
 
-    model: ModelConfig = ModelConfig(
-        path="prometheus-eval/prometheus-7b-v2.0", dtype="bfloat16", quantization="nf4"
+    model: ModelConfig = Field(
+        ModelConfig(
+            path="prometheus-eval/prometheus-7b-v2.0", dtype="bfloat16", quantization="nf4"
+        ),
+        description="an instruct model",
     )
     max_new_tokens: int = Field(256, ge=1, description="feedback and grade")
     max_tokens: int = Field(4096, ge=512, description="longest prompt")
-    batch_size: int = Field(8, ge=1)
+    batch_size: int = Field(8, ge=1, description="answers per forward pass")
     rows: int | None = Field(None, ge=1, description="test rows to judge; default: all")
 
 
@@ -632,7 +652,10 @@ class EvaluationConfig(Section):
     small_model: ModelConfig | None = Field(
         None, description="asked in the place of each teacher's model, for the arms `small`"
     )
-    arms: tuple[ArmKind, ...] = ("initial", "random", "teacher", "small", "network", "full")
+    arms: tuple[ArmKind, ...] = Field(
+        ("initial", "random", "teacher", "small", "network", "full"),
+        description="ways to choose that are compared: docs/evaluation.md",
+    )
     methods: tuple[Literal["icl", "qlora"], ...] = Field(
         ("icl", "qlora"), min_length=1, description="show rows in the prompt, or train on them"
     )
@@ -650,7 +673,7 @@ class EvaluationConfig(Section):
     max_tokens: int = Field(
         2048, ge=64, description="longest prompt with answer; examples are dropped to fit"
     )
-    max_new_tokens: int = Field(150, ge=1)
+    max_new_tokens: int = Field(150, ge=1, description="longest answer")
     batch_size: int = Field(8, ge=1, description="prompts per forward pass")
     sampling: Literal["greedy", "reference"] = Field(
         "greedy", description="reference: temperature 0.2, min_p 0.1"
@@ -680,7 +703,7 @@ class EvaluationConfig(Section):
 class ReportConfig(Section):
     """What the report shows beside the measurements."""
 
-    title: str = "Which rows are worth training on?"
+    title: str = Field("Which rows are worth training on?", description="heading of the page")
     num_examples: int = Field(12, ge=0, description="rows shown from the top and from the bottom")
     known_bad_column: str | None = Field(
         None,
@@ -719,8 +742,8 @@ class Config(Section):
     run_dir: str = Field(
         "runs/default", description="where the artifacts go: a path that all nodes see, or s3://..."
     )
-    seed: int = 0
-    corpus: CorpusConfig
+    seed: int = Field(0, description="of samples, first weights and ties")
+    corpus: CorpusConfig = Field(description="the rows to select from")
     target: CorpusConfig | None = Field(
         None, description="what the subset is for; default: the corpus itself"
     )

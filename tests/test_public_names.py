@@ -17,7 +17,7 @@ def test_importing_the_package_loads_neither_torch_nor_ray():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_the_example_of_the_readme():
+def test_the_parts_fit_together():
     rng = np.random.default_rng(0)
     candidates, targets = rng.normal(size=(40, 8)), rng.normal(size=(12, 8))
     candidates, targets = candidates.astype(np.float32), targets.astype(np.float32)

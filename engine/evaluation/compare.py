@@ -14,21 +14,22 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from engine.evaluation.text_metrics import TEXT_METRICS
 from engine.kernels.arrays import FloatArray
 
 __all__ = ["METRICS", "against", "markdown", "relative_differences", "summarise"]
 
-METRICS = ("rouge1", "similarity", "judge", "log_likelihood")
+METRICS = (*TEXT_METRICS, "similarity", "judge", "log_likelihood")
 _FLOOR = "similarity_floor"
 _NAMES = {
-    "rouge1": "ROUGE-1",
+    **{name: metric.label for name, metric in TEXT_METRICS.items()},
     "similarity": "similarity",
     "judge": "judge",
     "log_likelihood": "log-likelihood",
 }
 _METHODS = {"icl": "in context", "qlora": "QLoRA"}
-_RELATIVE = ("rouge1", "similarity", "judge")  # a log-probability has no meaningful ratio
-_DECIMALS = {"rouge1": 2, "similarity": 2, "judge": 2, "log_likelihood": 3}
+_RELATIVE = ("rouge1", "similarity", "judge")  # the published ones; log-probabilities have no ratio
+_DECIMALS = {"log_likelihood": 3}  # others: 2
 
 Grid = dict[tuple[str, str], dict[str, FloatArray]]
 Row = dict[str, Any]
@@ -253,6 +254,6 @@ def _value(row: Row | None, name: str) -> str:
 def _difference(row: Row | None) -> str:
     if row is None:
         return ""
-    d, (low, high) = _DECIMALS[row["measure"]], row["interval"]
+    d, (low, high) = _DECIMALS.get(row["measure"], 2), row["interval"]
     mark = "*" if row["differs"] else ""
     return f"{row['difference']:+.{d}f}{mark} ({low:+.{d}f} to {high:+.{d}f})"

@@ -15,7 +15,8 @@ from engine.artifact_rows import TableParts
 from engine.config import Config, EvaluationConfig, ModelConfig
 from engine.evaluation.cells import Cell
 from engine.evaluation.judge import RUBRIC_VERSION, JudgedRow, grade
-from engine.evaluation.metrics import rouge1, similarity
+from engine.evaluation.metrics import similarity
+from engine.evaluation.text_metrics import TEXT_METRICS, added_metrics
 from engine.example import Example
 from engine.kernels.arrays import FloatArray
 from engine.models.encoder import Encoder
@@ -41,7 +42,7 @@ _GRADES = pa.schema(
     [
         ("id", pa.string()),
         ("answer", pa.string()),
-        ("rouge1", pa.float32()),
+        *((name, pa.float32()) for name in TEXT_METRICS),
         ("similarity", pa.float32()),
         ("similarity_floor", pa.float32()),
         ("judge", pa.float32()),
@@ -65,7 +66,7 @@ def run(context: StageContext, cells: Sequence[Cell]) -> StageResult:
     answers = read_json(answered.path("cells"))
     encoder = similarity_model(config)
     judge = settings.judge
-    recipe: list[Any] = [CODE_VERSION, model_identity(encoder), encoder.dtype]
+    recipe: list[Any] = [CODE_VERSION, model_identity(encoder), encoder.dtype, *added_metrics()]
     if judge is not None:
         recipe += [judge.model_dump(mode="json"), model_identity(judge.model), RUBRIC_VERSION]
     sha256 = {part.path: part.sha256 for part in answered.parts("answers")}
@@ -106,7 +107,7 @@ def run(context: StageContext, cells: Sequence[Cell]) -> StageResult:
         },
         usage=usage,
         columns={
-            "rouge1": "float32, F x 100",
+            **{name: f"float32, {metric.unit}" for name, metric in TEXT_METRICS.items()},
             "similarity": "float32, cosine of the embeddings x 100",
             "similarity_floor": "float32, the same with the reference of another row",
             "judge": "float32, 1..5; NaN where not asked or not parsed",
@@ -135,11 +136,12 @@ class GradeWorker(PartitionWorker):
         references = [examples[i].output for i in asked]
         columns: dict[str, FloatArray] = {
             name: np.full(len(rows), np.nan, np.float32)
-            for name in ("rouge1", "similarity", "similarity_floor", "judge")
+            for name in (*TEXT_METRICS, "similarity", "similarity_floor", "judge")
         }
         usage: dict[str, float] = {}
         if asked:
-            columns["rouge1"][asked] = rouge1(written, references)
+            for name, metric in TEXT_METRICS.items():
+                columns[name][asked] = metric(written, references)
             similar, floor = similarity(self._encoder, written, references, _SHUFFLE_SEED)
             columns["similarity"][asked], columns["similarity_floor"][asked] = similar, floor
             if self._settings.judge is not None:

@@ -1,15 +1,17 @@
 """What an objective is, and how `select` finds it by its name.
 
-To add one: a class in `objectives` under `@objective`, and its slow version in
-tests/oracles/selection.py.
+To add one: a module of its name with a class under `@objective`, the name in `ObjectiveName`, and
+its slow version in a test (docs/extending.md).
 """
 
 from __future__ import annotations
 
+import importlib
 import inspect
 from collections.abc import Callable
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar, get_args
 
+from engine.config import ObjectiveName
 from engine.errors import SettingsError
 from engine.kernels.arrays import DoubleArray, IndexArray
 from engine.kernels.columns import Columns
@@ -65,13 +67,15 @@ def objective(name: str) -> Callable[[ObjectiveType], ObjectiveType]:
 
 def objective_names() -> list[str]:
     """The names that `select` knows, sorted."""
-    return sorted(_OBJECTIVES)
+    return sorted({*_OBJECTIVES, *get_args(ObjectiveName)})
 
 
 def make_objective(
     name: str, columns: Columns, means: DoubleArray, settings: dict[str, Any]
 ) -> Objective:
     """The objective of that name on a kernel; SettingsError for a name or setting it has not."""
+    if name not in _OBJECTIVES and name in get_args(ObjectiveName):
+        importlib.import_module(f"engine.selection.{name}")
     if name not in _OBJECTIVES:
         names = objective_names()
         raise SettingsError(

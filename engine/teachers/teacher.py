@@ -1,8 +1,8 @@
 """What a teacher is: the expensive oracle whose scores the InfluenceNetwork learns.
 
 `teacher_class` finds a teacher by its name without loading a model, `load_teacher` loads it. To
-add one: a module with a `Teacher` subclass, a line in `_TEACHERS`, a name in `TeacherConfig`.
-Teachers see examples, not files, and know nothing of where they run.
+add one: a module of its name with a `Teacher` subclass of its name, and the name in `TeacherName`
+(docs/extending.md). Teachers see examples, not files, and know nothing of where they run.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.config import TeacherConfig
+from engine.config import TeacherConfig, TeacherName
 from engine.errors import SettingsError
 from engine.example import Example
 from engine.spelling import meant
@@ -35,14 +35,6 @@ __all__ = [
 
 Side = Literal["candidate", "target"]
 FloatArray = NDArray[np.float32]
-
-_TEACHERS = {
-    "delift": "engine.teachers.delift:DeliftTeacher",
-    "delift_se": "engine.teachers.delift_se:DeliftEmbeddingTeacher",
-    "less": "engine.teachers.less:LessTeacher",
-    "selectit": "engine.teachers.selectit:SelectITTeacher",
-    "random": "engine.teachers.random:RandomTeacher",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,12 +151,15 @@ class Teacher(ABC):
 
 def teacher_class(name: str) -> type[Teacher]:
     """The class of a teacher, by the name in the settings; loads no model."""
-    if name not in _TEACHERS:
-        listed = ", ".join(_TEACHERS)
-        raise SettingsError(f"unknown teacher {name!r}; known: {listed}{meant(name, _TEACHERS)}")
-    module, _, attribute = _TEACHERS[name].partition(":")
-    found: type[Teacher] = getattr(importlib.import_module(module), attribute)
-    return found
+    known = get_args(TeacherName)
+    if name not in known:
+        listed = ", ".join(known)
+        raise SettingsError(f"unknown teacher {name!r}; known: {listed}{meant(name, known)}")
+    defined = vars(importlib.import_module(f"engine.teachers.{name}")).values()
+    classes = [value for value in defined if isinstance(value, type) and issubclass(value, Teacher)]
+    found = [class_ for class_ in classes if getattr(class_, "name", None) == name]
+    assert len(found) == 1, f"engine/teachers/{name}.py has no one Teacher whose name is {name!r}"
+    return found[0]
 
 
 def load_teacher(config: TeacherConfig, seed: int, prepared: Path | None = None) -> Teacher:
