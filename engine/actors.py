@@ -356,10 +356,10 @@ def _pool_size(
 ) -> tuple[ray.data.ActorPoolStrategy, float]:
     """The pool, and the CPUs that each actor asks for.
 
-    It starts with as many actors as fit the cluster as it is. Where `max_actors` allows more, it
-    grows when the cluster does, and asking for them is what makes an autoscaler add nodes; each
-    then asks for whole CPUs. Otherwise each asks for a share that leaves one CPU free: actors that
-    hold every CPU can starve the rest of the job for ever (Ray issue 44687).
+    By default as many actors as fit the cluster as it is. Where `max_actors` allows more, all of
+    them are asked for at once, which is what makes an autoscaler add nodes; work begins with the
+    first that is there, and each asks for whole CPUs. Otherwise each asks for a share that leaves
+    one CPU free: actors that hold every CPU can starve a job for ever (Ray issue 44687).
     """
     cpus = available.get("CPU", 0.0)
     fits = int(cpus // threads)
@@ -367,7 +367,7 @@ def _pool_size(
         fits = int(available.get("GPU", 0.0) // execution.num_gpus)
     largest = min(execution.max_actors or max(fits, 1), num_partitions)
     smallest = min(execution.min_actors, largest)
-    start = min(execution.initial_actors or max(fits, smallest), largest)
+    start = min(execution.initial_actors or largest, largest)
     share = round(max(cpus - 1, 0.5) / max(start, 1), 2)
     grows = largest > max(fits, 1)
     pool = ray.data.ActorPoolStrategy(

@@ -68,10 +68,10 @@ class Execution(Section):
         None,
         ge=1,
         description="actors at most; default: as many as fit at the start. On a cluster that grows "
-        "set it: the pool grows with it",
+        "set it: nodes are asked for until so many fit",
     )
     initial_actors: int | None = Field(
-        None, ge=1, description="actors at the start; default: as many as fit"
+        None, ge=1, description="actors that are asked for at the start; default: all"
     )
     num_gpus: float = Field(0.0, ge=0, description="GPUs per actor; fractions share one")
 

@@ -33,6 +33,9 @@ FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NOT_PARSED = {
     "ray up cluster.yaml": "starts a cloud's machines; tests/test_cluster_files.py checks the file",
     "ray dashboard cluster.yaml": "needs the cluster of ray up",
+    "trl sft": "TRL is not in the environment; docs/export.md says what was run",
+    "llamafactory-cli train": "nor is LLaMA-Factory",
+    "axolotl train": "nor is Axolotl",
     "ray start --head": "starts a cluster; tests/integration/test_job_submit.py does it",
 }
 
