@@ -137,7 +137,8 @@ def parse_benchmark(script: str, words: list[str], monkeypatch: pytest.MonkeyPat
 
 def check(words: list[str], monkeypatch: pytest.MonkeyPatch, place: Path) -> None:
     program, *rest = words
-    if " ".join(words) in NOT_PARSED:
+    line = " ".join(words)
+    if any(line == known or line.startswith(f"{known} ") for known in NOT_PARSED):
         assert all((ROOT / word).is_file() for word in rest if word.endswith(".yaml"))
     elif program == "make":
         targets = [word for word in rest if "=" not in word]
@@ -171,7 +172,8 @@ def test_every_command_parses(page, words, monkeypatch, tmp_path):
 def test_commands_are_found_and_the_list_of_exceptions_is_short():
     told = [" ".join(words) for _, words in FOUND]
     assert len(told) > 50 and "make demo" in told
-    assert set(NOT_PARSED) <= set(told), "an exception that no page needs"
+    needed = [name for name in NOT_PARSED if any(line.startswith(name) for line in told)]
+    assert needed == list(NOT_PARSED), "an exception that no page needs"
 
 
 @pytest.mark.parametrize(
@@ -317,7 +319,8 @@ def test_make_bench_makes_every_published_file():
 def test_make_bench_runs_the_commands_that_the_results_name():
     def told(words):
         """{flag: values} without directories, and the script."""
-        flags, script = {}, next(word for word in words if word.endswith(".py"))
+        script = next(word for word in words if word.endswith(".py"))
+        flags = {"": []}  # a subcommand comes before all flags
         for word in words[words.index(script) + 1 :]:
             if word.startswith("--"):
                 flags[word] = []
