@@ -218,7 +218,12 @@ def autoscaling(folder):
         "max_workers": 2,
         "upscaling_speed": 1.0,
         "idle_timeout_minutes": 5,
-        "provider": {"type": "fake_multinode", "gcs_address": address},
+        # else it starts one node where two are asked for, and forgets the other
+        "provider": {
+            "type": "fake_multinode",
+            "gcs_address": address,
+            "launch_multiple": True,
+        },
         "auth": {},
         "head_node_type": "ray.head.default",
         "available_node_types": {
