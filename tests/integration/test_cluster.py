@@ -14,9 +14,6 @@ import psutil
 import pytest
 import yaml
 
-from engine.actors import Partition, PartitionWorker, connected, run_partitions, run_task
-from engine.config import Execution, RayConfig
-from engine.run_directory import atomic_path
 from tests import buckets
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -87,48 +84,29 @@ def drive(address, config, run_dir, env=()):
 # --- who does what where -------------------------------------------------------------------------
 
 
-def where():
-    import ray
-
-    node = ray.get_runtime_context().get_node_id()
-    (found,) = (n["Resources"] for n in ray.nodes() if n["NodeID"] == node)
-    return "gpu" if "GPU" in found else "cpu" if "cpu_node" in found else "head"
-
-
-class Place(PartitionWorker):
-    """Writes down on what kind of node it is."""
-
-    def write(self, payload, path):
-        time.sleep(0.2)
-        with atomic_path(path) as temporary:
-            temporary.write_text(where())
-        return 1, {}
-
-
-def places(root, execution, count=12):
-    work = [Partition(f"{execution.num_gpus}/{i}.txt", 1, {}) for i in range(count)]
-    parts = run_partitions(work, root, Place, {}, label="place", unit="parts", execution=execution)
-    return {(root / part.path).read_text() for part in parts}
+def place(address, folder, **asked):
+    """What `place.py` prints: where work of ours was done."""
+    command = [sys.executable, str(ROOT / "tests/integration/place.py"), address, str(folder)]
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "disabled"}
+    done = subprocess.run(
+        [*command, json.dumps(asked)], env=env, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def test_work_without_a_gpu_keeps_off_gpu_nodes(tmp_path):
-    import ray
-
     gpu, cpu = {"num_cpus": 4, "num_gpus": 1}, {"num_cpus": 2, "resources": {"cpu_node": 1}}
     with cluster(gpu, cpu) as made:
-        ray.init(address=made.address, log_to_driver=False, logging_level="error")
-        try:
-            with connected(RayConfig(cpu_resource="cpu_node")):
-                assert places(tmp_path, Execution(max_actors=2)) == {"cpu"}
-                assert {run_task(where) for _ in range(6)} == {"cpu"}
-                assert places(tmp_path, Execution(num_gpus=0.5)) == {"gpu"}
-                assert places(tmp_path, Execution(num_gpus=1), count=1) == {"gpu"}
-        finally:
-            ray.shutdown()
-    # and back: the next job of this process may go anywhere
-    from engine import actors
-
-    assert actors.cpu_resources() == {}
+        told = place(
+            made.address,
+            tmp_path,
+            pools={"cpu": {"max_actors": 2}, "half": {"num_gpus": 0.5}},
+            alone={"gpu": {"num_gpus": 1}},
+        )
+    assert told["pools"] == {"cpu": ["cpu"], "half": ["gpu"]}
+    assert told["alone"] == {"gpu": ["gpu"]} and told["tasks"] == ["cpu"]
+    assert told["afterwards"] == {}  # the next job of a process may go anywhere
 
 
 # --- disks ---------------------------------------------------------------------------------------
@@ -284,39 +262,7 @@ def _is_of(process, session):
 @pytest.mark.slow
 def test_a_pool_grows_with_the_cluster(tmp_path):
     """No node that could do the work is there at first; two come, and do it."""
-    import ray
-
     with autoscaling(tmp_path) as address:
-        deadline = time.monotonic() + 90
-        while True:
-            try:
-                ray.init(address=address, log_to_driver=False, logging_level="error")
-                break
-            except ConnectionError:
-                assert time.monotonic() < deadline
-                time.sleep(1)
-        try:
-            assert "cpu_node" not in ray.cluster_resources()
-            with connected(RayConfig(cpu_resource="cpu_node")):
-                work = [Partition(f"{i}.txt", 1, {}) for i in range(60)]
-                parts = run_partitions(
-                    work, tmp_path, Where, {}, label="grow", unit="parts",
-                    execution=Execution(max_actors=2),
-                )  # fmt: skip
-            nodes = {(tmp_path / part.path).read_text() for part in parts}
-            assert len(parts) == 60 and len(nodes) == 2
-            assert ray.cluster_resources()["cpu_node"] == 2
-        finally:
-            ray.shutdown()
-
-
-class Where(PartitionWorker):
-    """Takes a second, and writes down on which node."""
-
-    def write(self, payload, path):
-        import ray
-
-        time.sleep(1)
-        with atomic_path(path) as temporary:
-            temporary.write_text(ray.get_runtime_context().get_node_id())
-        return 1, {}
+        told = place(address, tmp_path, pools={"grow": {"max_actors": 2}}, count=60)
+    assert (told["cpu_nodes_before"], told["cpu_nodes_after"]) == (0, 2)
+    assert len(told["nodes"]["grow"]) == 2
