@@ -115,6 +115,9 @@ def _joined(config: RayConfig) -> Iterator[None]:
 
 def _start_local(config: RayConfig, quiet: Mapping[str, Any]) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # the process of the dashboard, which we do not start, would still serve metrics to everybody:
+    # a port that cannot be opened keeps it from that
+    os.environ.setdefault("DASHBOARD_METRIC_PORT", "-1")
     if "RAY_AUTH_MODE" not in os.environ:
         os.environ["RAY_AUTH_MODE"] = "token"
         # given one here, Ray leaves none in the home directory, where later clusters would find it
