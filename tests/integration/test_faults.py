@@ -308,12 +308,14 @@ def test_a_row_that_crashes_the_process(faulty, tmp_path, small_job):
         manifest = read_json(run_dir / "1-corpus/manifest.json")
         assert manifest["counts"]["candidates"] == 300
         results.append(run_dir)
+    told = [lost_and_doubled(whole, run_dir) for run_dir in results]
+    assert told == [(0, 0), (0, 0)]
     TABLE.append(
         {
             "fault": "row that crashes encoder and teacher",
-            "times": 2,
-            "rows_lost": 0,
-            "rows_doubled": 0,
+            "times": len(results),
+            "rows_lost": sum(lost for lost, _ in told),
+            "rows_doubled": sum(doubled for _, doubled in told),
             "repeated": "",
             "same_bytes": f"{same_bytes(*results)}, with each other",
             "ended": "finished, the row in quarantine",
