@@ -33,7 +33,10 @@ CHUNK = _SIDE * _SIDE
 
 
 class SignProjection:
-    """The matrix P of one seed; what it holds is a few bytes, signs are drawn anew at each use.
+    """The matrix P of one seed.
+
+    On a CPU it holds a few bytes and draws signs anew at each use; on a GPU it keeps a byte for
+    each entry of the long vector.
 
     Use `start`, any number of `add`, then `finish`. A part is one piece of the long vector, such
     as one layer's weights; its number names its columns of P, whatever the order of the calls.
@@ -51,6 +54,7 @@ class SignProjection:
         self._rows = torch.from_numpy(rows).to(device)
         self._scale = 1.0 / math.sqrt(dim)
         self._hadamard = _hadamard(_SIDE).to(device)
+        self._held: dict[int, tuple[Tensor, Tensor]] = {}  # by part, on a GPU
 
     def start(self, num_vectors: int) -> Tensor:
         """The sums z (n, 16384) float32 of n vectors without any part."""
@@ -59,19 +63,43 @@ class SignProjection:
     def add(self, sums: Tensor, part: int, values: Tensor) -> None:
         """Add a part (n, any length) float32 of each vector to its sums, in place."""
         assert part >= 0, "parts are numbered from 0"
+        if self._device.type == "cuda":
+            self._add_at_once(sums, part, values)
+        else:
+            self._add_by_chunk(sums, part, values)
+
+    def _add_by_chunk(self, sums: Tensor, part: int, values: Tensor) -> None:
+        """What a CPU does best: a chunk of the sums stays in its cache, and nothing is built."""
         length = values.shape[1]
-        generator = _generator(self._seed, 1 + part)
-        shifts = generator.integers(CHUNK, size=-(-length // CHUNK)).tolist()
-        bits = np.frombuffer(generator.bytes(-(-length // 8)), np.uint8)
-        signs = torch.from_numpy(np.unpackbits(bits)[:length]).to(self._device).float()
-        signs.mul_(2.0).sub_(1.0)
-        for start, shift in zip(range(0, length, CHUNK), shifts, strict=True):
+        signs, shifts = self._signs_and_shifts(part, length)
+        signs = signs.float()
+        for start, shift in zip(range(0, length, CHUNK), shifts.tolist(), strict=True):
             middle = min(start + CHUNK - shift, length)  # what follows wraps to the front
             end = min(start + CHUNK, length)
             for begin, stop, place in ((start, middle, shift), (middle, end, 0)):
                 if begin < stop:
                     place_sums = sums[:, place : place + stop - begin]
                     place_sums.addcmul_(values[:, begin:stop], signs[begin:stop])
+
+    def _add_at_once(self, sums: Tensor, part: int, values: Tensor) -> None:
+        """What a GPU does best: few calls. Signs are drawn on the host, so once and for all."""
+        length = values.shape[1]
+        if part not in self._held:
+            self._held[part] = self._signs_and_shifts(part, length)
+        signs, shifts = self._held[part]
+        signed = torch.nn.functional.pad(values * signs, (0, -length % CHUNK))
+        chunks = signed.view(len(values), -1, CHUNK)
+        places = torch.arange(CHUNK, device=self._device)
+        sources = (places - shifts[:, None]).remainder_(CHUNK)
+        sums += chunks.gather(2, sources.expand_as(chunks)).sum(dim=1)
+
+    def _signs_and_shifts(self, part: int, length: int) -> tuple[Tensor, Tensor]:
+        """Of a part's entries (length,) int8, of its chunks int64."""
+        generator = _generator(self._seed, 1 + part)
+        shifts = generator.integers(CHUNK, size=-(-length // CHUNK))
+        bits = np.frombuffer(generator.bytes(-(-length // 8)), np.uint8)
+        signs = torch.from_numpy(np.unpackbits(bits)[:length].view(np.int8)).to(self._device)
+        return signs.mul_(2).sub_(1), torch.from_numpy(shifts).to(self._device)
 
     def finish(self, sums: Tensor) -> Tensor:
         """The projections (n, dim) float32 of the vectors whose parts were added."""

@@ -397,9 +397,10 @@ class LanguageModel:
         parts = []
         for start in range(0, len(tokens), HEAD_ROWS):
             logits = self._finish_logits(self._head(hidden[start : start + HEAD_ROWS]))
-            # in float32 a few rows at a time, which stay in the cache of a CPU
-            for first in range(0, len(logits), _SOFTMAX_ROWS):
-                rows = logits[first : first + _SOFTMAX_ROWS].float()
+            # in float32 on a CPU a few rows at a time, which stay in its cache
+            step = len(logits) if logits.is_cuda else _SOFTMAX_ROWS
+            for first in range(0, len(logits), step):
+                rows = logits[first : first + step].float()
                 wanted = tokens[start + first : start + first + len(rows)]
                 parts.append((-cross_entropy(rows, wanted, reduction="none")).exp())
         return torch.cat(parts)

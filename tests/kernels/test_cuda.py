@@ -207,6 +207,10 @@ for m, n, u, positive in shapes:
     importlib.util.find_spec("triton") is None,
     reason="triton is not installed: it comes with torch's CUDA builds on Linux",
 )
+@pytest.mark.skipif(
+    np.lib.NumpyVersion(np.__version__) >= "2.5.0",
+    reason="triton's interpreter counts loops by int() of an array, which this numpy refuses",
+)
 def test_triton_kernel_equals_torch_in_the_interpreter():
     environment = {**os.environ, "TRITON_INTERPRET": "1"}  # read when the kernel is decorated
     done = subprocess.run(
@@ -223,7 +227,9 @@ def test_triton_kernel_equals_torch_in_the_interpreter():
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_everything_on_a_device(monkeypatch, tf32):
+def test_everything_on_a_device(monkeypatch):
+    # units are rounded from float64 products, so coarser float32 ones must not matter
+    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", True)
     form, candidates, targets = tied_problem(20_000, 1111)
     expected = form.of_candidates(candidates.numpy()), form.of_targets(targets.numpy())
     candidates, targets = candidates.cuda(), targets.cuda()

@@ -80,3 +80,14 @@ def test_depends_on_neither_batch_nor_order_of_parts():
     np.testing.assert_allclose(whole, projection.finish(sums).numpy(), atol=1e-5)
     other = project(SignProjection(512, 2, CPU), first, second)
     assert np.abs(whole - other).max() > 0.1
+
+
+def test_the_way_of_a_gpu_equals_that_of_a_cpu():
+    projection = SignProjection(64, 5, CPU)
+    for part, length in enumerate([1, CHUNK - 1, CHUNK, 3 * CHUNK + 500]):
+        values = vectors(3, length, seed=part)
+        chunk_by_chunk, at_once = projection.start(3), projection.start(3)
+        for _ in range(2):  # signs that were drawn, and signs that are held
+            projection._add_by_chunk(chunk_by_chunk, part, values)
+            projection._add_at_once(at_once, part, values)
+        torch.testing.assert_close(at_once, chunk_by_chunk, atol=1e-4, rtol=1e-5)
