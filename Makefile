@@ -4,7 +4,7 @@ PYTHON ?= python3
 PIP_FLAGS ?=
 BIN := .venv/bin
 
-.PHONY: demo test test-slow test-faults check docs bench venv clean
+.PHONY: demo test test-slow test-faults test-gpu check docs bench venv clean
 
 demo: venv
 	$(BIN)/python jobs/select.py --config jobs/configs/demo.yaml
@@ -31,6 +31,10 @@ test-slow: venv
 test-faults: venv
 	$(BIN)/python -m pytest -m faults -s tests/integration/test_faults.py
 
+# on a machine with a CUDA device; the other tests hide it
+test-gpu: venv
+	$(BIN)/python -m pytest -m gpu
+
 check: venv
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -52,6 +56,7 @@ WORK := runs/bench
 bench: venv
 	$(BIN)/python benchmarks/teachers.py --rows 15 --repeats 3 --json $(RESULTS)/teachers.json
 	$(BIN)/python benchmarks/pairwise.py --json $(RESULTS)/pairwise.json
+	$(BIN)/python benchmarks/gpu.py --repeats 1 --json $(RESULTS)/gpu.json
 	$(BIN)/python benchmarks/fidelity.py --work $(WORK) --teachers delift \
 		--designs block scattered --json $(RESULTS)/fidelity-delift.json
 	$(BIN)/python benchmarks/fidelity.py --work $(WORK) --teachers selectit less delift_se \

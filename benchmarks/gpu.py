@@ -90,10 +90,11 @@ Row = dict[str, Any]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure, print the tables, write JSON."""
+    """Measure, print the tables, write JSON; without a GPU only say so."""
     flags = _parser().parse_args(arguments)
     if not flags.quick and not torch.cuda.is_available():
-        raise SystemExit("there is no GPU here: --quick runs everything on tiny shapes")
+        print("no GPU here, nothing measured; --quick runs on tiny shapes", file=sys.stderr)
+        return
     corpus = flags.corpus or (SMALL_CORPUS if SMALL_CORPUS.exists() else DEMO_CORPUS)
     examples = read_rows(corpus, "all")
     shapes = TINY if flags.quick else PUBLISHED
@@ -215,14 +216,17 @@ def write_encoder(folder: Path, shape: dict[str, int]) -> Path:
     from transformers import AutoTokenizer, BertConfig, BertModel
 
     source = resolve(ModelConfig(path=PACKAGED_ENCODER)).source
-    tokenizer = AutoTokenizer.from_pretrained(source)
+    tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     config = BertConfig(vocab_size=len(tokenizer), max_position_embeddings=512, **shape)
     plain = folder / "plain"
     _with_random_weights(BertModel, config).save_pretrained(plain)
     tokenizer.save_pretrained(plain)
     transformer = Transformer(str(plain), max_seq_length=512)
     pooling = Pooling(shape["hidden_size"], "mean")
-    SentenceTransformer(modules=[transformer, pooling, Normalize()]).save(str(folder / "model"))
+    model = SentenceTransformer(
+        modules=[transformer, pooling, Normalize()], trust_remote_code=False
+    )
+    model.save(str(folder / "model"))
     return folder / "model"
 
 
@@ -231,7 +235,7 @@ def write_language_model(folder: Path, shape: dict[str, int]) -> Path:
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
     source = resolve(ModelConfig(path=PACKAGED_LANGUAGE_MODEL)).source
-    tokenizer = AutoTokenizer.from_pretrained(source)
+    tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     special = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id")}
     special["pad_token_id"] = tokenizer.eos_token_id
     config = LlamaConfig(vocab_size=len(tokenizer), **special, **shape)

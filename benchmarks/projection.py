@@ -205,14 +205,14 @@ def assumed(flags: Sequence[Assumption]) -> list[Assumption]:
     """Those of the command line, and what follows from them."""
     found = list(flags)
     value = {item.name: item.value for item in found}
-    flops = 1e12 * value["gpu_tflops"] * value["gpu_utilisation"]
-    tokens = {
-        "encoder_rows_per_gpu_s": ("encoder_params", "tokens_per_row"),
-        "teacher_pairs_per_gpu_s": ("teacher_params", "tokens_per_pair"),
+    models = {
+        "encoder": ("encoder_rows_per_gpu_s", "tokens_per_row"),
+        "teacher": ("teacher_pairs_per_gpu_s", "tokens_per_pair"),
     }
-    for name, (params, per_unit) in tokens.items():
-        speed = flops / (2 * value[params] * value[per_unit])
-        source = f"gpu_tflops x gpu_utilisation / (2 x {params} x {per_unit})"
+    for model, (name, per_unit) in models.items():
+        flops = 1e12 * value["gpu_tflops"] * value[f"{model}_utilisation"]
+        speed = flops / (2 * value[f"{model}_params"] * value[per_unit])
+        source = f"gpu_tflops x {model}_utilisation / (2 x {model}_params x {per_unit})"
         found.append(Assumption(name, speed, "1/s", "assumed", source))
     return found
 

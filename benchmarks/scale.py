@@ -309,7 +309,8 @@ FLAGS = (
         "cores_per_node", 96, "", "assumed", "as usual; each as fast as one of this machine"
     ),
     Assumption("gpu_tflops", 312, "TFLOP/s", "assumed", "NVIDIA A100 data sheet, dense bfloat16"),
-    Assumption("gpu_utilisation", 0.3, "", "assumed", "of short sequences; no GPU was used here"),
+    Assumption("encoder_utilisation", 0.0994, "", "measured", "gpu.json: of a large product, H200"),
+    Assumption("teacher_utilisation", 0.276, "", "measured", "gpu.json: delift, the same"),
     Assumption("encoder_params", 335e6, "", "assumed", "BAAI/bge-large-en-v1.5, the publication's"),
     Assumption("dim", 1024, "", "assumed", "of its vectors: files and cosines grow with it"),
     Assumption("tokens_per_row", 256, "tokens", "assumed", "prompt and answer of usual rows"),

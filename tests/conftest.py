@@ -17,6 +17,12 @@ ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Hide a GPU from all tests but those that need one: the oracles compute on the CPU."""
+    if config.option.markexpr != "gpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
 @pytest.fixture(scope="session")
 def ray_local() -> Iterator[None]:
     """A local cluster of four logical CPUs, so that pools of two leave room on a small machine."""
