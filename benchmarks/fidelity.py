@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.provenance import markdown_table, save
-from engine.actors import connected
+from engine.cluster import connected
 from engine.config import PACKAGED_LANGUAGE_MODEL, Config, RayConfig, parse_config
 from engine.pipeline import run
 from engine.progress import say

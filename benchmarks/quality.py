@@ -26,8 +26,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.fidelity import TEACHERS
 from benchmarks.provenance import ROOT, save
 from benchmarks.small_model import NUM_LAYERS, write_small_model
-from engine.actors import connected
 from engine.arms import evaluate
+from engine.cluster import connected
 from engine.config import PACKAGED_LANGUAGE_MODEL, Config, ModelConfig, RayConfig, parse_config
 from engine.models.token_counter import TokenCounter
 from engine.progress import say

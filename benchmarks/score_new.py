@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.provenance import markdown_table, save
-from engine.actors import connected
 from engine.additions import ADDITION_STAGES, score_new
+from engine.cluster import connected
 from engine.config import Config, RayConfig, parse_config
 from engine.influence import predict_stage
 from engine.pipeline import STAGES, run

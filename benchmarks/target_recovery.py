@@ -39,8 +39,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.provenance import markdown_table, save
 from engine import select
-from engine.actors import connected
 from engine.artifact_rows import TableParts, VectorParts
+from engine.cluster import connected
 from engine.config import Config, RayConfig, parse_config
 from engine.pipeline import run
 from engine.progress import say

@@ -1,4 +1,4 @@
-"""The one door to Ray: a cluster to work on, actor pools over partitions, and single tasks.
+"""Actor pools over partitions, on the cluster of cluster.py.
 
 A *partition* is a piece of work that depends on the data alone: a row range, a group of pairs. An
 actor of a Ray Data pool takes one partition at a time, reads its rows from the run directory,
@@ -10,37 +10,25 @@ part is finished is never done again.
 from __future__ import annotations
 
 import json
-import logging
-import os
 import secrets
 import socket
-import sys
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import ray
 import ray.data
-import ray.train
-from ray.exceptions import (
-    NodeDiedError,
-    RayActorError,
-    RayError,
-    RayTaskError,
-    TaskUnschedulableError,
-    WorkerCrashedError,
-)
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from ray.exceptions import RayActorError, WorkerCrashedError
 
 from engine import errors, storage
-from engine.config import Execution, RayConfig
+from engine.cluster import cpu_resources, first_line, limit_threads, unseen_sentence
+from engine.config import Execution
 from engine.crashes import Trail, crashed_loading, loaded
-from engine.errors import EngineError, RunDirectoryError, SettingsError
+from engine.errors import EngineError, RunDirectoryError
 from engine.progress import Progress
 from engine.run_directory import Part, disk_problems_told, finish_part, finished_part
 from engine.stage import Stopwatch
@@ -48,143 +36,12 @@ from engine.stage import Stopwatch
 __all__ = [
     "Partition",
     "PartitionWorker",
-    "connected",
-    "cpu_resources",
-    "node_cpus",
-    "refuse_unseen",
     "run_partitions",
-    "run_task",
-    "storage_of",
-    "training_failures_told",
 ]
-
-T = TypeVar("T")
 
 # Worker processes are replaced without end, since on a cluster of spot machines all of them are, in
 # time; `crashes` is what ends work that kills every worker.
 _WITHOUT_END = -1
-_TASK_RETRIES = 5
-_SLIVER = 0.001  # of `ray.cpu_resource`: enough to be placed by it
-
-_cpu_resource: str | None = None
-
-
-@contextmanager
-def connected(config: RayConfig) -> Iterator[None]:
-    """A Ray cluster for the duration: the one we are in, the one named, or a local one of ours.
-
-    Only a cluster that was started here is shut down. A local cluster is guarded by a token that
-    lives in this process' environment alone. EngineError when the cluster itself fails.
-    """
-    global _cpu_resource
-    before, _cpu_resource = _cpu_resource, config.cpu_resource
-    with _joined(config):
-        try:
-            yield
-        except RayTaskError:  # of our own code: a bug, with its traceback
-            raise
-        except RayError as error:
-            raise EngineError(
-                f"the Ray cluster failed ({type(error).__name__}: {_first_line(error)}); what was "
-                "finished is kept, and the same command goes on from there"
-            ) from error
-        finally:
-            _cpu_resource = before
-
-
-@contextmanager
-def _joined(config: RayConfig) -> Iterator[None]:
-    if ray.is_initialized():
-        yield
-        return
-    address = config.address or os.environ.get("RAY_ADDRESS")
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # errors reach the user through us
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if address:
-        try:
-            ray.init(address=address, **quiet)
-        except ConnectionError as error:
-            raise SettingsError(f"no Ray cluster answers at {address}: {error}") from None
-    else:
-        _start_local(config, quiet)
-    try:
-        yield
-    finally:
-        ray.shutdown()  # of a cluster that we joined, this only leaves it
-
-
-def _start_local(config: RayConfig, quiet: Mapping[str, Any]) -> None:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # the process of the dashboard, which we do not start, would still serve metrics to everybody:
-    # a port that cannot be opened keeps it from that
-    os.environ.setdefault("DASHBOARD_METRIC_PORT", "-1")
-    if "RAY_AUTH_MODE" not in os.environ:
-        os.environ["RAY_AUTH_MODE"] = "token"
-        # given one here, Ray leaves none in the home directory, where later clusters would find it
-        if not os.environ.keys() & {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"}:
-            os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-        ray._raylet.Config.initialize("")  # it was imported before, and keeps the mode it saw then
-    for is_last in (False, True):
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of Ray about its own future defaults
-                ray.init(
-                    address="local",
-                    num_cpus=config.num_cpus,
-                    include_dashboard=False,
-                    object_store_memory=config.object_store_mib * 2**20,
-                    **quiet,
-                )
-            return
-        except RuntimeError:  # on a busy machine its processes may miss a fixed 15 s deadline
-            if is_last:
-                raise
-            ray.shutdown()
-
-
-def cpu_resources() -> dict[str, float]:
-    """What work without a GPU asks for beside CPUs, so that it keeps off the GPU nodes."""
-    return {} if _cpu_resource is None else {_cpu_resource: _SLIVER}
-
-
-def refuse_unseen(paths: Sequence[Path]) -> None:
-    """Raise RunDirectoryError when a node of the cluster does not see one of these paths.
-
-    The last moment at which a run directory on a laptop's own disk costs nothing. Nodes that join
-    later are checked when their first actor starts.
-    """
-    nodes = [node for node in ray.nodes() if node["Alive"]]
-    if len(nodes) < 2:
-        return
-    remote = ray.remote(num_cpus=0, max_retries=2)(_unseen)
-    asked = [
-        (
-            node["NodeManagerHostname"],
-            remote.options(
-                scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            ).remote([str(path) for path in paths]),
-        )
-        for node in nodes
-        if node["Resources"].get("CPU", 0) > 0  # the others are given no work
-    ]
-    for host, answer in asked:
-        with suppress(TaskUnschedulableError, NodeDiedError):  # gone, and not yet known to be
-            if missing := ray.get(answer):
-                raise RunDirectoryError(_unseen_sentence(missing[0], host))
-
-
-def _unseen(paths: Sequence[str]) -> list[str]:
-    return [path for path in paths if not os.path.lexists(path)]
-
-
-def _unseen_sentence(path: str, host: str) -> str:
-    return (
-        f"node {host} of the cluster does not see {path}: put the run directory, the corpus and "
-        "the models on a path that all nodes mount, or on object storage (s3://..., gs://...)"
-    )
-
-
-# --- actor pools over partitions -----------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -346,12 +203,8 @@ def _part_of(text: str) -> tuple[Part, int]:
 def _died(error: Exception) -> EngineError:
     return EngineError(
         "a worker process died and could not be replaced; what was finished is kept, and the "
-        f"same command goes on from there ({_first_line(error)})"
+        f"same command goes on from there ({first_line(error)})"
     )
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]
 
 
 def _pool_size(
@@ -392,7 +245,7 @@ class _PoolActor:
     ) -> None:
         self._root, self._job = Path(root), job
         self._failure: dict[str, str] | None = None
-        _limit_threads(threads)
+        limit_threads(threads)
         try:
             self._worker = self._load(worker, worker_args)
         except EngineError as error:  # told as a result: Ray would wrap it in its own traceback
@@ -401,7 +254,7 @@ class _PoolActor:
     def _load(self, worker: type[PartitionWorker], worker_args: dict[str, Any]) -> PartitionWorker:
         # a node that joined after the check at the start
         if storage.uri_of(self._root) is None and not self._root.is_dir():
-            raise RunDirectoryError(_unseen_sentence(str(self._root), socket.gethostname()))
+            raise RunDirectoryError(unseen_sentence(str(self._root), socket.gethostname()))
         actor = ray.get_runtime_context().get_actor_id() or "task"
         mark = (self._root, worker.__name__, self._job, actor)
         with disk_problems_told(self._root):
@@ -450,84 +303,3 @@ def _other_node() -> str:
     """Which node this is, where that tells anything: what one cannot load, others may."""
     alive = sum(node["Alive"] for node in ray.nodes())
     return f"on node {socket.gethostname()}: " if alive > 1 else ""
-
-
-def _limit_threads(threads: int) -> None:
-    """Fix the thread counts of this process: sums, and so the output, depend on them.
-
-    For libraries that are loaded later through the environment, for loaded ones by call. numba is
-    only told by call: Ray may take the variable back after a task, and numba then refuses to
-    compile; its kernels give the same bits for any number of threads.
-    """
-    os.environ["OMP_NUM_THREADS"] = str(threads)
-    if "numba" in sys.modules:
-        import numba
-
-        # before torch: starting numba's threads raises torch's count (they share one runtime)
-        numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
-    if "torch" in sys.modules:
-        import torch
-
-        torch.set_num_threads(threads)
-
-
-# --- single tasks --------------------------------------------------------------------------------
-
-
-def run_task(function: Callable[..., T], *args: Any, threads: int = 1) -> T:
-    """Run a function in a Ray worker, so that its memory is not the driver's; returns its result.
-
-    The result must be small. An EngineError arrives as itself.
-    """
-    cpus = min(float(threads), max(ray.cluster_resources().get("CPU", 1.0), 1.0))
-    resources = cpu_resources() or None
-    remote = ray.remote(num_cpus=cpus, resources=resources, max_retries=_TASK_RETRIES)(
-        _with_threads
-    )
-    try:
-        result: T = ray.get(remote.remote(function, threads, *args))
-    except WorkerCrashedError as error:
-        raise EngineError(
-            f"a worker process died {_TASK_RETRIES + 1} times in {function.__name__.strip('_')}; "
-            "out of memory is the usual reason. What was finished is kept, and the same command "
-            f"goes on from there ({_first_line(error)})"
-        ) from None
-    except RayTaskError as error:
-        if isinstance(error.cause, EngineError):
-            raise error.cause from None
-        raise
-    return result
-
-
-def storage_of(path: Path) -> dict[str, Any]:
-    """Where Ray Train keeps its checkpoints, as settings of ray.train.RunConfig."""
-    uri = storage.uri_of(path)
-    if uri is None:
-        return {"storage_path": str(path.absolute())}
-    filesystem, place = storage.filesystem_of(uri)
-    return {"storage_path": place, "storage_filesystem": filesystem}
-
-
-@contextmanager
-def training_failures_told(what: str) -> Iterator[None]:
-    """Turn the end of Ray Train's retries into one sentence."""
-    try:
-        yield
-    except ray.train.TrainingFailedError as error:
-        reasons = [line for line in str(error).strip().splitlines() if line.strip()]
-        raise EngineError(
-            f"the workers of {what} failed until Ray Train gave up ({reasons[-1].strip()}); what "
-            "was finished is kept, and the same command goes on from there"
-        ) from error
-
-
-def node_cpus() -> int:
-    """CPUs of the largest node: the most threads that one task can ask for."""
-    nodes = [node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]]
-    return max(1, int(max(nodes, default=1.0)))
-
-
-def _with_threads(function: Callable[..., T], threads: int, *args: Any) -> T:
-    _limit_threads(threads)
-    with disk_problems_told(Path("the working directory")):
-        return function(*args)

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from engine import storage
-from engine.actors import connected, refuse_unseen, run_task
 from engine.artifact_rows import VectorParts
+from engine.cluster import connected, refuse_unseen, run_task
 from engine.config import Config, CorpusConfig, override, parse_config
 from engine.corpus import ingest
 from engine.embedding import embed

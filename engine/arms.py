@@ -22,8 +22,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from engine.actors import connected, run_task
 from engine.artifact_rows import TableParts, id_hashes
+from engine.cluster import connected, run_task
 from engine.config import ArmKind, Config, TeacherConfig, load_config, parse_config
 from engine.corpus import ingest
 from engine.errors import SettingsError

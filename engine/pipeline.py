@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from engine import storage
-from engine.actors import connected, refuse_unseen
+from engine.cluster import connected, refuse_unseen
 from engine.config import Config, load_config
 from engine.corpus import ingest
 from engine.embedding import embed

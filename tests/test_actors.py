@@ -3,8 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from engine import actors
-from engine.actors import Partition, PartitionWorker, run_partitions, run_task
+from engine import cluster
+from engine.actors import Partition, PartitionWorker, run_partitions
+from engine.cluster import run_task
 from engine.config import Execution, RayConfig
 from engine.errors import EngineError, InputError, ModelError
 from engine.run_directory import atomic_path
@@ -110,7 +111,7 @@ def test_a_local_cluster_that_misses_its_deadline_is_started_once_more(monkeypat
         if len(calls) == 1:
             raise RuntimeError("agents did not come up")
 
-    monkeypatch.setattr(actors.ray, "init", start)
-    monkeypatch.setattr(actors.ray, "shutdown", lambda: calls.append("shutdown"))
-    actors._start_local(RayConfig(), {})
+    monkeypatch.setattr(cluster.ray, "init", start)
+    monkeypatch.setattr(cluster.ray, "shutdown", lambda: calls.append("shutdown"))
+    cluster._start_local(RayConfig(), {})
     assert calls == ["local", "shutdown", "local"]

@@ -18,7 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from engine import storage
-from engine.actors import Partition, run_partitions, run_task
+from engine.actors import Partition, run_partitions
+from engine.cluster import run_task
 from engine.config import Config, CorpusConfig, Execution
 from engine.corpus.duplicates import find_duplicates, rows_at
 from engine.corpus.hub_datasets import dataset_identity

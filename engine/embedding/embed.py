@@ -14,8 +14,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from engine.actors import Partition, PartitionWorker, run_partitions, run_task
+from engine.actors import Partition, PartitionWorker, run_partitions
 from engine.artifact_rows import EXAMPLE_COLUMNS, TableParts
+from engine.cluster import run_task
 from engine.config import Config, EmbeddingConfig, ModelConfig
 from engine.crashes import CRASHED
 from engine.example import Example

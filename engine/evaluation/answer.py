@@ -17,8 +17,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from engine.actors import Partition, PartitionWorker, run_partitions, run_task
+from engine.actors import Partition, PartitionWorker, run_partitions
 from engine.artifact_rows import TableParts, VectorParts
+from engine.cluster import run_task
 from engine.config import Config, EvaluationConfig
 from engine.evaluation.cells import Cell, Method, subset_rows
 from engine.evaluation.fine_tune import trained_model

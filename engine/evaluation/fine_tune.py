@@ -25,8 +25,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from engine import storage
-from engine.actors import cpu_resources, run_task, storage_of, training_failures_told
 from engine.artifact_rows import TableParts
+from engine.cluster import cpu_resources, run_task, storage_of, training_failures_told
 from engine.config import Config, EvaluationConfig, ModelConfig
 from engine.errors import EngineError, InputError
 from engine.evaluation.cells import Cell, subset_rows

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from engine.actors import run_task
+from engine.cluster import run_task
 from engine.evaluation import compare
 from engine.evaluation.cells import Cell
 from engine.run_directory import (

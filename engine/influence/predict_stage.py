@@ -20,8 +20,9 @@ import pyarrow as pa
 import pyarrow.feather
 from numpy.typing import NDArray
 
-from engine.actors import Partition, PartitionWorker, node_cpus, run_partitions, run_task
+from engine.actors import Partition, PartitionWorker, run_partitions
 from engine.artifact_rows import TableParts, VectorParts, as_lists, target_side
+from engine.cluster import node_cpus, run_task
 from engine.errors import InputError, SettingsError
 from engine.influence.pairs import (
     UNIT_ROWS,

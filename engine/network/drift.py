@@ -14,8 +14,8 @@ from typing import Any
 import faiss
 import numpy as np
 
-from engine.actors import run_task
 from engine.artifact_rows import VectorParts
+from engine.cluster import run_task
 from engine.kernels.arrays import DoubleArray, FloatArray, IndexArray
 from engine.network.audit import Labels, audit, labels_of
 from engine.run_directory import Artifact, finish_part, save_array, write_json

@@ -24,7 +24,7 @@ import torch.distributed
 from numpy.typing import NDArray
 from torch import Tensor
 
-from engine.actors import cpu_resources, storage_of, training_failures_told
+from engine.cluster import cpu_resources, storage_of, training_failures_told
 from engine.config import NetworkConfig
 from engine.errors import SettingsError
 from engine.network.ensemble import EnsembleTrainer

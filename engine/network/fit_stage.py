@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from engine.actors import run_task
+from engine.cluster import run_task
 from engine.config import NetworkConfig
 from engine.errors import InputError
 from engine.network.audit import NOT_AUDITED, audit, labels_of, renumbered

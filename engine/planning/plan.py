@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from engine.actors import connected, refuse_unseen, run_task
 from engine.artifact_rows import TableParts, target_side
+from engine.cluster import connected, refuse_unseen, run_task
 from engine.config import Config, ModelConfig
 from engine.models.resolve import resolve
 from engine.pipeline import STAGES

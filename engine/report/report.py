@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.actors import run_task
+from engine.cluster import run_task
 from engine.config import Config
 from engine.report.facts import Facts, collect
 from engine.report.fidelity_facts import judged_scores

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from engine.actors import run_task
+from engine.cluster import run_task
 from engine.run_directory import finish_part, read_table
 from engine.selection.subset_files import write_jsonl, write_parquet
 from engine.stage import StageContext, StageResult

@@ -20,8 +20,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.feather
 
-from engine.actors import Partition, PartitionWorker, run_partitions, run_task
+from engine.actors import Partition, PartitionWorker, run_partitions
 from engine.artifact_rows import VectorParts, as_lists, as_matrix
+from engine.cluster import run_task
 from engine.config import Execution
 from engine.kernels.arrays import FloatArray, IndexArray
 from engine.run_directory import (

@@ -26,8 +26,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from engine.actors import Partition, PartitionWorker, run_partitions, run_task
+from engine.actors import Partition, PartitionWorker, run_partitions
 from engine.artifact_rows import TableParts, VectorParts, id_hashes
+from engine.cluster import run_task
 from engine.clusters import clusters_of
 from engine.config import SelectionConfig
 from engine.errors import SettingsError

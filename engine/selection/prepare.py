@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from engine.actors import run_task
 from engine.artifact_rows import VectorParts
+from engine.cluster import run_task
 from engine.config import Config, SelectionConfig
 from engine.errors import SettingsError
 from engine.kernels.arrays import FloatArray

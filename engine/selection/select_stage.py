@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from engine.actors import run_task
+from engine.cluster import run_task
 from engine.config import Config
 from engine.kernels.arrays import FloatArray
 from engine.models.resolve import model_identity

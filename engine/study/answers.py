@@ -14,8 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from engine.actors import run_task
 from engine.arms import answer_stages
+from engine.cluster import run_task
 from engine.config import Config
 from engine.errors import SettingsError
 from engine.evaluation.cells import Cell

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from engine import storage
-from engine.actors import connected, run_task
+from engine.cluster import connected, run_task
 from engine.config import Config, load_config, parse_config
 from engine.errors import SettingsError
 from engine.pipeline import STAGES, run

@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from engine.actors import run_task
 from engine.artifact_rows import TableParts, id_hashes, target_side
+from engine.cluster import run_task
 from engine.run_directory import atomic_path, finish_part, read_table
 from engine.stage import StageContext, StageResult
 

@@ -30,8 +30,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from engine.actors import run_task
 from engine.artifact_rows import TableParts, VectorParts, id_hashes, target_side
+from engine.cluster import run_task
 from engine.clusters import clusters_of, stratified
 from engine.config import Config, SampleConfig
 from engine.errors import SettingsError

@@ -25,8 +25,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from engine import storage
-from engine.actors import Partition, PartitionWorker, run_partitions, run_task
+from engine.actors import Partition, PartitionWorker, run_partitions
 from engine.artifact_rows import TableParts, target_side
+from engine.cluster import run_task
 from engine.config import Config, TeacherConfig
 from engine.crashes import CRASHED
 from engine.example import Example, order_hash

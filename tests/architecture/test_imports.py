@@ -16,7 +16,7 @@ LAYERS = [
     {"kernels", "progress", "storage"},
     {"run_directory"},
     {"models"},
-    {"stage", "artifact_rows", "crashes"},
+    {"stage", "artifact_rows", "crashes", "cluster"},
     {"actors", "clusters", "command_line"},
     {
         "corpus",

@@ -12,14 +12,8 @@ from pathlib import Path
 
 import ray
 
-from engine.actors import (
-    Partition,
-    PartitionWorker,
-    connected,
-    cpu_resources,
-    run_partitions,
-    run_task,
-)
+from engine.actors import Partition, PartitionWorker, run_partitions
+from engine.cluster import connected, cpu_resources, run_task
 from engine.config import Execution, RayConfig
 from engine.run_directory import read_json, write_json
 
