@@ -21,7 +21,7 @@ from engine.corpus import layout
 from engine.influence.pairs import UNIT_ROWS
 from engine.influence.predict_stage import BLOCK_PAIRS, MAX_MEAN_THREADS
 from engine.selection.nearest import BLOCK_ROWS
-from engine.teachers.score import PARTS_AIMED_AT, POINTS_PER_BUCKET
+from engine.teachers.missing import PARTS_AIMED_AT, POINTS_PER_BUCKET
 
 __all__ = [
     "STAGES",

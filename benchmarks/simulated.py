@@ -45,9 +45,9 @@ def install() -> None:
     module = ModuleType("engine.models.encoder")
     vars(module).update(Encoder=SimulatedEncoder, Encoded=Encoded)
     sys.modules[module.__name__] = module
-    from engine.teachers import score
+    from engine.teachers import workers
 
-    score.load_teacher = _load_teacher
+    workers.load_teacher = _load_teacher
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ import pytest
 from engine.config import parse_config
 from engine.pipeline import run
 from engine.run_directory import read_json
-from engine.teachers import score
+from engine.teachers import missing
 from tests.in_process import replace_ray
 
 
@@ -25,12 +25,12 @@ def asked(small_job, tmp_path, monkeypatch):
 
 def test_many_small_parts_or_few_give_the_same_labels(asked, monkeypatch):
     labels, rows = asked("few")
-    monkeypatch.setattr(score, "SMALLEST_PART", 1)
+    monkeypatch.setattr(missing, "SMALLEST_PART", 1)
     same, more = asked("many")
     assert same == labels and sum(more) == sum(rows)
-    assert len(rows) < len(more) <= score.PARTS_AIMED_AT
+    assert len(rows) < len(more) <= missing.PARTS_AIMED_AT
 
 
 def test_a_part_is_worth_its_bookkeeping(asked):
     _, rows = asked("few")
-    assert len(rows) > 1 and rows[1] >= score.SMALLEST_PART  # all but the last one
+    assert len(rows) > 1 and rows[1] >= missing.SMALLEST_PART  # all but the last one

@@ -1,0 +1,119 @@
+"""The store of answers: every answer that a teacher was ever paid for, by content.
+
+One folder per teacher setting below the stage's folder; no redo deletes it. Points and pairs are
+keyed by the content keys of their rows, so that the same texts are asked about once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from engine import storage
+from engine.artifact_rows import TableParts, target_side
+from engine.example import Example
+from engine.run_directory import (
+    Artifact,
+    atomic_path,
+    map_table,
+    read_table,
+    record_path,
+)
+from engine.teachers.teacher import Side
+
+__all__ = [
+    "PAIRS",
+    "PAIR_KEYS",
+    "PREPARED",
+    "SIDES",
+    "Scope",
+    "finished_files",
+    "known_features",
+    "known_pairs",
+    "write_table",
+]
+
+PREPARED = "prepared"
+SIDES: tuple[Side, ...] = ("candidate", "target")
+PAIR_KEYS = ["candidate_key", "target_key"]
+PAIRS = pa.schema(
+    [
+        ("candidate_key", pa.string()),
+        ("target_key", pa.string()),
+        ("score", pa.float32()),
+        ("problem", pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What the tasks and actors of this stage read and write; `directory` holds the store."""
+
+    corpus: Artifact
+    sample: Artifact
+    store: Path
+    directory: Path
+    same_features: bool
+
+    def features_dir(self, side: Side) -> Path:
+        return self.store / ("features" if self.same_features else f"features-{side}")
+
+    def rows_of(self, side: Side) -> TableParts:
+        group = "candidates" if side == "candidate" else target_side(self.corpus)
+        return TableParts(self.corpus, group)
+
+    def examples(self, side: Side, rows: list[int]) -> list[Example]:
+        """The rows of a side, in the given order."""
+        return self.rows_of(side).examples(np.asarray(rows, dtype=np.int64))
+
+    def relative(self, name: str) -> str:
+        """Path of something in the store, as a partition names it."""
+        return (self.store / name).relative_to(self.directory).as_posix()
+
+    def pairs(self) -> pa.Table:
+        """The sample with the content keys of both sides."""
+        pairs = read_table(self.sample.path("pairs"))
+        for side in SIDES:
+            rows, inverse = np.unique(pairs[side].to_numpy(), return_inverse=True)
+            keys = self.rows_of(side).take(rows, ["key"])["key"]
+            pairs = pairs.append_column(f"{side}_key", keys.take(inverse))
+        return pairs
+
+
+def finished_files(folder: Path) -> list[Path]:
+    """Files of answers that were written to their end, by name."""
+    suffixes = (".arrow", ".parquet")
+    files = storage.files_in(folder)
+    there = set(files)
+    return [p for p in files if p.suffix in suffixes and record_path(p) in there]
+
+
+def known_features(scope: Scope, side: Side) -> pa.Table:
+    """Key of each point whose features are paid for, and the number of its file."""
+    return _keys_of(finished_files(scope.features_dir(side)), ["key"])
+
+
+def known_pairs(store: Path) -> pa.Table:
+    """Keys of each pair that is paid for, and the number of its file."""
+    return _keys_of(finished_files(store / "pairs"), PAIR_KEYS)
+
+
+def _keys_of(files: list[Path], columns: list[str]) -> pa.Table:
+    schema = pa.schema([*((name, pa.string()) for name in columns), ("file", pa.int64())])
+    tables = [schema.empty_table()]
+    for number, path in enumerate(files):
+        read = read_table if path.suffix == ".parquet" else map_table
+        table = read(path, columns=columns)
+        tables.append(table.append_column("file", pa.array(np.full(len(table), number))))
+    return pa.concat_tables(tables)
+
+
+def write_table(table: pa.Table, path: Path) -> None:
+    """Write a parquet file, whole or not at all."""
+    with atomic_path(path) as temporary:
+        pq.write_table(table, temporary)
