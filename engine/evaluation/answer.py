@@ -27,7 +27,7 @@ from engine.evaluation.prompts import TEMPLATE_VERSION, PromptBuilder
 from engine.example import Example
 from engine.kernels.arrays import FloatArray, IndexArray
 from engine.models.encoder import Encoder
-from engine.models.language_model import LanguageModel, Sampling
+from engine.models.generating_model import GeneratingModel, Sampling
 from engine.models.resolve import model_identity
 from engine.run_directory import (
     Artifact,
@@ -175,7 +175,7 @@ class AnswerWorker(PartitionWorker):
         self._settings, self._method, self._inputs = settings, method, inputs
         self._root = root
         config = settings.model if method == "icl" else trained_model(settings)
-        self._model = LanguageModel(config)
+        self._model = GeneratingModel(config)
         self._prompts = PromptBuilder(self._model, settings.prompt_style, settings.instruction)
         self._limit = min(settings.max_tokens, self._model.context_size)
 

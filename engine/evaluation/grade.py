@@ -20,7 +20,7 @@ from engine.evaluation.text_metrics import TEXT_METRICS, added_metrics
 from engine.example import Example
 from engine.kernels.arrays import FloatArray
 from engine.models.encoder import Encoder
-from engine.models.language_model import LanguageModel
+from engine.models.generating_model import GeneratingModel
 from engine.models.resolve import model_identity
 from engine.run_directory import (
     Artifact,
@@ -123,7 +123,7 @@ class GradeWorker(PartitionWorker):
     def __init__(self, settings: EvaluationConfig, encoder: ModelConfig, test: Artifact) -> None:
         self._encoder = Encoder(encoder)
         self._settings, self._test = settings, test
-        self._judge: LanguageModel | None = None
+        self._judge: GeneratingModel | None = None
 
     def write(self, payload: Mapping[str, Any], path: Path) -> tuple[int, dict[str, float]]:
         table = pa.concat_tables([read_table(Path(name)) for name in payload["answers"]])
@@ -159,7 +159,7 @@ class GradeWorker(PartitionWorker):
         judge = self._settings.judge
         assert judge is not None
         if self._judge is None:
-            self._judge = LanguageModel(judge.model)
+            self._judge = GeneratingModel(judge.model)
         some = [k for k, i in enumerate(asked) if judge.rows is None or i < judge.rows]
         found = grade(
             self._judge,

@@ -35,7 +35,7 @@ _NAMED = re.compile(r"\b(?:grade|score|rating)\b\W*(?:is\W*)?([0-9]+(?:\.[0-9]+)
 
 
 class GradingModel(Protocol):
-    """What is needed of `engine.models.language_model.LanguageModel`."""
+    """What is needed of `engine.models.generating_model.GeneratingModel`."""
 
     @property
     def bos(self) -> int | None:

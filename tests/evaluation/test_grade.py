@@ -43,7 +43,7 @@ def worker(tmp_path, monkeypatch):
         return Grades(np.array([4.0, np.nan][: len(rows)], np.float32), 1)
 
     monkeypatch.setattr(grade, "Encoder", Letters)
-    monkeypatch.setattr(grade, "LanguageModel", lambda config: None)
+    monkeypatch.setattr(grade, "GeneratingModel", lambda config: None)
     monkeypatch.setattr(grade, "grade", judged)
     values = {"test": {"path": "unused"}, "judge": {"model": {"path": "unused"}}}
     settings = EvaluationConfig.model_validate(values)

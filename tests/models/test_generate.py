@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from engine.config import ModelConfig
-from engine.models.language_model import LanguageModel, Sampling, Suffix
+from engine.models.generating_model import GeneratingModel, Sampling
+from engine.models.language_model import Suffix
 from tests.tiny_models import build_tiny_language_model
 
 PROMPTS = ["one", "a longer prompt, by far", "two", "x"]
@@ -13,7 +14,7 @@ PROMPTS = ["one", "a longer prompt, by far", "two", "x"]
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    return LanguageModel(
+    return GeneratingModel(
         ModelConfig(path=str(build_tiny_language_model(tmp_path_factory.mktemp("m"))))
     )
 
