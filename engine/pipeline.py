@@ -17,10 +17,11 @@ from engine.corpus import ingest
 from engine.embedding import embed
 from engine.errors import EngineError, FidelityError, SettingsError
 from engine.influence import predict_stage
+from engine.named_columns import refuse_unknown_columns
 from engine.network import fit_stage
 from engine.progress import say
 from engine.report import report
-from engine.run_directory import CONFIG, RunDirectory, discard, read_json, write_json
+from engine.run_directory import CONFIG, Artifact, RunDirectory, discard, read_json, write_json
 from engine.selection import select_stage
 from engine.spelling import meant
 from engine.stage import Stage
@@ -119,6 +120,8 @@ def _do_all(
     """All stages in order; False, after the fit, when the teacher should be asked about more."""
     for plan in list(plan_stages(stages, config, directory)):
         do_stage(plan, config, directory, STAGES)
+        if plan.stage.name == "ingest":
+            refuse_unknown_columns(config, _corpus(directory))
         if plan.stage.name != "fit":
             continue
         if not (is_last or _is_trusted(directory)):
@@ -175,6 +178,13 @@ def _attempt_found(attempts: list[Config], directory: RunDirectory) -> int:
         ):
             return number
     return 0
+
+
+def _corpus(directory: RunDirectory) -> Artifact:
+    (folder,) = (stage.directory for stage in STAGES if stage.name == "ingest")
+    corpus = directory.artifact(folder)
+    assert corpus is not None, "looked at before it was read"
+    return corpus
 
 
 def _is_trusted(directory: RunDirectory) -> bool:

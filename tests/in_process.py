@@ -75,9 +75,8 @@ REPLACEMENTS = {
 
 def replace_ray(monkeypatch):
     """Have the stages and the pipeline call the functions above."""
-    modules = [
-        importlib.import_module(f"engine.{name}") for name in ("pipeline", "additions", "arms")
-    ]
+    names = ("pipeline", "named_columns", "additions", "arms")
+    modules = [importlib.import_module(f"engine.{name}") for name in names]
     for package in PACKAGES:
         folder = importlib.import_module(f"engine.{package}")
         for module in pkgutil.iter_modules(folder.__path__):

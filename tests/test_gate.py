@@ -40,6 +40,7 @@ def three_stages(monkeypatch):
     )
     monkeypatch.setattr(pipeline, "STAGES", stages)
     monkeypatch.setattr(pipeline, "connected", lambda config: nullcontext())
+    monkeypatch.setattr(pipeline, "refuse_unseen", lambda paths: None)
 
 
 def run(tmp_path, **gate) -> RunDirectory:

@@ -17,7 +17,7 @@ LAYERS = [
     {"run_directory"},
     {"models"},
     {"stage", "artifact_rows", "crashes", "cluster"},
-    {"actors", "clusters", "command_line"},
+    {"actors", "clusters", "command_line", "named_columns"},
     {
         "corpus",
         "embedding",
