@@ -95,7 +95,8 @@ def place(address, folder, **asked):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_work_without_a_gpu_keeps_off_gpu_nodes(tmp_path):
+def test_work_without_a_gpu_keeps_off_gpu_nodes(tmp_path, monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")  # hidden from the others; here one is made up
     gpu, cpu = {"num_cpus": 4, "num_gpus": 1}, {"num_cpus": 2, "resources": {"cpu_node": 1}}
     with cluster(gpu, cpu) as made:
         told = place(
