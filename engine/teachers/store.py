@@ -16,13 +16,7 @@ import pyarrow.parquet as pq
 from engine import storage
 from engine.artifact_rows import TableParts, target_side
 from engine.example import Example
-from engine.run_directory import (
-    Artifact,
-    atomic_path,
-    map_table,
-    read_table,
-    record_path,
-)
+from engine.run_directory import Artifact, atomic_path, map_table, read_table, record_path
 from engine.teachers.teacher import Side
 
 __all__ = [

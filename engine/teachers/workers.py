@@ -17,10 +17,7 @@ from engine.actors import PartitionWorker
 from engine.config import TeacherConfig
 from engine.crashes import CRASHED
 from engine.example import Example
-from engine.run_directory import (
-    atomic_path,
-    map_table,
-)
+from engine.run_directory import atomic_path, map_table
 from engine.teachers.store import PAIRS, PREPARED, Scope, finished_files, write_table
 from engine.teachers.teacher import (
     Features,
