@@ -33,7 +33,8 @@ from engine.evaluation.cells import Cell, subset_rows
 from engine.evaluation.prompts import TEMPLATE_VERSION, PromptBuilder
 from engine.example import Example, order_hash
 from engine.models.adapters import save_adapter
-from engine.models.lora import LoraModel, TrainingRow, learning_rates
+from engine.models.lora import LoraModel, learning_rates
+from engine.models.prompt_tokenizer import TrainingRow
 from engine.models.resolve import model_identity
 from engine.run_directory import (
     Artifact,

@@ -15,8 +15,7 @@ from typing import Literal, Protocol
 
 from engine.errors import ModelError
 from engine.example import Example
-from engine.models.lora import TrainingRow
-from engine.models.prompt_tokenizer import CHARACTERS_PER_TOKEN, ChatFrame
+from engine.models.prompt_tokenizer import CHARACTERS_PER_TOKEN, ChatFrame, TrainingRow
 
 __all__ = ["TEMPLATE_VERSION", "Prompt", "PromptBuilder", "PromptModel"]
 

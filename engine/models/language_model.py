@@ -29,13 +29,14 @@ from engine.models.causal_model import (
     load_causal_model,
     logits_finisher,
 )
-from engine.models.prompt_tokenizer import ChatFrame, PromptTokenizer
+from engine.models.prompt_tokenizer import ChatFrame, PromptTokenizer, TrainingRow
 from engine.models.resolve import loading
 
 __all__ = [
     "LanguageModel",
     "NextTokenProbabilities",
     "ResponseProbabilities",
+    "RowReadings",
     "Suffix",
     "batches",
 ]
@@ -86,6 +87,22 @@ class NextTokenProbabilities:
     num_tokens: int
 
 
+@dataclass(frozen=True, slots=True)
+class RowReadings:
+    """Answer of `LanguageModel.read_rows`.
+
+    Attributes:
+        states: (n, H) float32, the last hidden states of a row, averaged over its tokens.
+        losses: (n,) float32, mean cross-entropy of the response given the prompt, in nats; NaN
+            where it was not asked for.
+        num_tokens: tokens that went through the model, padding not counted.
+    """
+
+    states: NDArray[np.float32]
+    losses: NDArray[np.float32]
+    num_tokens: int
+
+
 class LanguageModel:
     """A causal LM with its tokenizer, on the GPU when there is one.
 
@@ -132,6 +149,16 @@ class LanguageModel:
     def context_size(self) -> int:
         """Most tokens that one prompt with its response may have."""
         return context_size(self._model)
+
+    @property
+    def tokenizer(self) -> PromptTokenizer:
+        """What makes rows of token ids for this model."""
+        return self._tokenizer
+
+    @property
+    def state_size(self) -> int:
+        """H, size of a hidden state."""
+        return int(self._model.config.get_text_config().hidden_size)
 
     def tokenize(self, text: str) -> list[int]:
         """Ids of a piece of a prompt; see `PromptTokenizer.tokenize`."""
@@ -187,6 +214,34 @@ class LanguageModel:
             logits = self._float32_logits(hidden[list(range(len(batch))), last])
             values[batch] = logits.softmax(-1)[:, list(tokens)].cpu().numpy()
         return NextTokenProbabilities(values, sum(len(prompt) for prompt in prompts))
+
+    @torch.inference_mode()
+    def read_rows(
+        self, rows: Sequence[TrainingRow], batch_size: int, weighted: bool, losses: bool
+    ) -> RowReadings:
+        """Pooled states of rows, and with `losses` how well their responses are predicted.
+
+        One pass over prompt and response of each row, its last token included; batched as
+        `next_token_probabilities` does. `weighted` weighs token i of n by i / (1 + ... + n), as
+        RDS+ has it (arXiv 2503.01807), else all alike. Pooling and losses are in float32.
+        """
+        questions = [Suffix([*row.prompt, *row.response], [self.eos]) for row in rows]
+        states = np.empty((len(rows), self.state_size), np.float32)
+        found = np.full(len(rows), np.nan, np.float32)
+        for batch in batches([0] * len(rows), questions, batch_size):
+            hidden = self._hidden_states([], 0, [questions[i] for i in batch])
+            for position, i in enumerate(batch):
+                row, size = rows[i], len(questions[i].query)
+                own = hidden[position, :size].float()
+                steps = torch.arange(1, size + 1, device=own.device, dtype=torch.float32)
+                weights = steps if weighted else torch.ones_like(steps)
+                states[i] = (weights / weights.sum() @ own).cpu().numpy()
+                if losses:
+                    scored = hidden[position, len(row.prompt) - 1 : size - 1]
+                    wanted = torch.tensor(list(row.response), device=own.device)
+                    logs = self._probabilities(scored, wanted).clamp_min(1e-30).log()
+                    found[i] = -float(logs.mean())
+        return RowReadings(states, found, sum(len(question.query) for question in questions))
 
     def load_adapter(self, path: Path | None) -> None:
         """Put trained LoRA adapters into the model, in place of those of an earlier call.

@@ -40,25 +40,12 @@ from engine.models.causal_model import (
     load_causal_model,
     logits_finisher,
 )
-from engine.models.prompt_tokenizer import PromptTokenizer
+from engine.models.prompt_tokenizer import PromptTokenizer, TrainingRow
 from engine.models.resolve import loading
 
-__all__ = ["LoraCheckpoint", "LoraModel", "TrainingRow", "learning_rates"]
+__all__ = ["LoraCheckpoint", "LoraModel", "learning_rates"]
 
 Receiver = Callable[[int, Tensor], None]
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingRow:
-    """One row as token ids; neither part is empty, the response ends with eos."""
-
-    prompt: Sequence[int]
-    response: Sequence[int]
-
-    @property
-    def size(self) -> int:
-        """Tokens that are read: all but the last, which is only predicted."""
-        return len(self.prompt) + len(self.response) - 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.errors import ModelError
+from engine.example import ANSWER_MARK, Example
 
-__all__ = ["CHARACTERS_PER_TOKEN", "ChatFrame", "PromptTokenizer"]
+__all__ = ["CHARACTERS_PER_TOKEN", "ChatFrame", "PromptTokenizer", "TrainingRow", "tokenised_row"]
 
 # No tokenizer packs natural text this densely: longer texts need not be tokenised in full.
 CHARACTERS_PER_TOKEN = 64
@@ -16,6 +17,19 @@ CHARACTERS_PER_TOKEN = 64
 _USER_MARK, _ASSISTANT_MARK = "\ue000", "\ue001"
 # Llama's templates write a date: not today's, or answers would change with it.
 _DATE = "26 Jul 2024"
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingRow:
+    """One row as token ids; neither part is empty, the response ends with eos."""
+
+    prompt: Sequence[int]
+    response: Sequence[int]
+
+    @property
+    def size(self) -> int:
+        """Tokens that are read: all but the last, which is only predicted."""
+        return len(self.prompt) + len(self.response) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,3 +137,35 @@ class PromptTokenizer:
         """Ids of a newline, when the tokenizer treats the start of a text specially; else []."""
         newline = self._ids("\n")
         return [] if self._ids("\na") == newline + self._ids("a") else newline
+
+
+def tokenised_row(
+    tokenizer: PromptTokenizer, limit: int, example: Example, cut_response: bool = False
+) -> tuple[TrainingRow | str, bool]:
+    """The data text of a row as ids, and whether it was cut; or why it has none.
+
+    Three pieces, each stripped and tokenised alone (the token that starts a text once, if the
+    tokenizer has one): `{bos}{x}`, `\\n##Answer:`, `{space}{y}{eos}`. A prompt too long loses its
+    head. A response that alone does not fit is a problem, or with `cut_response` loses its end.
+    """
+    answer = example.output.strip()
+    if not answer:
+        return "the response is empty", False
+    too_long = f"the response does not fit in max_tokens ({limit})"
+    most_characters = limit * CHARACTERS_PER_TOKEN
+    if len(answer) > most_characters and not cut_response:
+        return too_long, False
+    response = [*tokenizer.tokenize(" " + answer[:most_characters]), tokenizer.eos]
+    head = [] if tokenizer.bos is None else [tokenizer.bos]
+    mark = tokenizer.tokenize("\n" + ANSWER_MARK.rstrip())
+    room = limit - len(head) - len(mark) - len(response)
+    truncated = False
+    if room < 0:
+        if not cut_response or limit <= len(head) + len(mark):
+            return f"{too_long}: it has {len(response)} tokens", False
+        response, room, truncated = response[:room], 0, True
+    text = example.prompt.strip()
+    ids = tokenizer.tokenize(text[-most_characters:])
+    kept = ids[max(0, len(ids) - room) :]
+    truncated |= len(kept) < len(ids) or len(text) > most_characters
+    return TrainingRow([*head, *kept, *mark], response), truncated

@@ -33,11 +33,11 @@ from torch import Tensor
 
 from engine.config import TeacherConfig
 from engine.errors import InputError
-from engine.example import ANSWER_MARK, Example, order_hash
+from engine.example import Example, order_hash
 from engine.kernels.adam import BETAS, EPSILON, AdamForm, AdamStep
 from engine.kernels.projection import SignProjection
-from engine.models.lora import LoraCheckpoint, LoraModel, TrainingRow, learning_rates
-from engine.models.prompt_tokenizer import CHARACTERS_PER_TOKEN
+from engine.models.lora import LoraCheckpoint, LoraModel, learning_rates
+from engine.models.prompt_tokenizer import TrainingRow, tokenised_row
 from engine.run_directory import atomic_path
 from engine.teachers.teacher import (
     Features,
@@ -283,35 +283,13 @@ def _ask(model: LoraModel, limit: int, examples: Sequence[Example]) -> _Asked:
     problems: list[str | None] = [None] * len(examples)
     num_truncated = 0
     for i in sorted(range(len(examples)), key=lambda i: examples[i].key):
-        row, truncated = _tokenised(model, limit, examples[i])
+        row, truncated = tokenised_row(model.tokenizer, limit, examples[i])
         if isinstance(row, str):
             problems[i] = row
         else:
             rows[i] = row
             num_truncated += truncated
     return _Asked(rows, problems, num_truncated)
-
-
-def _tokenised(model: LoraModel, limit: int, example: Example) -> tuple[TrainingRow | str, bool]:
-    """One row and whether its prompt was cut; or why it cannot be learned from."""
-    answer = example.output.strip()
-    if not answer:
-        return "the response is empty", False
-    too_long = f"the response does not fit in max_tokens ({limit})"
-    if len(answer) > limit * CHARACTERS_PER_TOKEN:
-        return too_long, False
-    tokenizer = model.tokenizer
-    response = [*tokenizer.tokenize(" " + answer), tokenizer.eos]
-    head = [] if tokenizer.bos is None else [tokenizer.bos]
-    mark = tokenizer.tokenize("\n" + ANSWER_MARK.rstrip())
-    room = limit - len(head) - len(mark) - len(response)
-    if room < 0:
-        return f"{too_long}: it has {len(response)} tokens", False
-    text = example.prompt.strip()
-    ids = tokenizer.tokenize(text[-limit * CHARACTERS_PER_TOKEN :])
-    kept = ids[max(0, len(ids) - room) :]
-    truncated = len(kept) < len(ids) or len(text) > limit * CHARACTERS_PER_TOKEN
-    return TrainingRow([*head, *kept, *mark], response), truncated
 
 
 # --- the file of a warm-up -----------------------------------------------------------------------

@@ -9,7 +9,8 @@ from transformers import Gemma2Config, Gemma2ForCausalLM, GPT2Config, GPT2LMHead
 
 from engine.config import ModelConfig
 from engine.errors import ModelError
-from engine.models.lora import LoraModel, TrainingRow, learning_rates
+from engine.models.lora import LoraModel, learning_rates
+from engine.models.prompt_tokenizer import TrainingRow
 from tests.oracles.less import gradients
 from tests.tiny_models import VOCAB_SIZE, build_tiny_language_model
 
