@@ -1,0 +1,52 @@
+"""Rank correlation under weights, and small numbers' manners: what the parts of the audit share."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from engine.kernels.arrays import DoubleArray as Array
+
+__all__ = ["Ranker", "correlation", "or_none", "rank_correlation", "stream"]
+
+
+class Ranker:
+    """Ranks of fixed values under changing weights, without sorting again."""
+
+    def __init__(self, values: Array) -> None:
+        unique, self.value_ids = np.unique(values, return_inverse=True)
+        self.num_values = len(unique)
+
+    def ranks(self, weights: Array) -> Array:
+        """Mid-ranks, less 1/2, that each value has when it is repeated `weights` times."""
+        mass = np.bincount(self.value_ids, weights, minlength=self.num_values)
+        middle: Array = np.cumsum(mass) - mass / 2
+        return middle[self.value_ids]
+
+
+def rank_correlation(first: Array, second: Array) -> float:
+    """Rank correlation; NaN when either side is constant."""
+    ones = np.ones(len(first))
+    return correlation(Ranker(first).ranks(ones), Ranker(second).ranks(ones), ones)
+
+
+def correlation(first: Array, second: Array, weights: Array) -> float:
+    """Weighted Pearson correlation; NaN when either side is constant."""
+    total = weights.sum()
+    if total == 0:
+        return np.nan
+    x = first - weights @ first / total
+    y = second - weights @ second / total
+    variances = (weights @ (x * x)) * (weights @ (y * y))
+    if variances <= 1e-24 * (weights @ (first * first)) * (weights @ (second * second)):
+        return np.nan
+    return float(weights @ (x * y) / np.sqrt(variances))
+
+
+def or_none(value: float) -> float | None:
+    """The value, or None where it is not defined."""
+    return float(value) if np.isfinite(value) else None
+
+
+def stream(seed: int, key: int) -> np.random.SeedSequence:
+    """Random numbers of one part of the audit; no two keys share any."""
+    return np.random.SeedSequence([seed % 2**64, key])
