@@ -82,10 +82,10 @@ class FitSummary:
     @classmethod
     def of(cls, trainer: EnsembleTrainer) -> FitSummary:
         """Summarise a finished fit."""
-        network, member = trainer.result(), trainer.current
+        network, member = trainer.result(), trainer.members[0]
         return cls(
             epochs=trainer.epochs,
-            best_epochs=tuple(trainer.best_epochs),
+            best_epochs=(trainer.best_epoch,) * len(trainer.members),
             histories=tuple(map(tuple, trainer.histories)),
             num_parameters=sum(p.numel() for p in network.parameters()),
             num_train_pairs=len(member.train_rows),
@@ -216,7 +216,7 @@ def _train_and_report(trainer: EnsembleTrainer) -> None:
     epochs_per_report = max(1, STEPS_PER_CHECKPOINT // trainer.num_steps)
     while not trainer.done:
         trainer.train_epoch()
-        if not trainer.done and trainer.epochs % epochs_per_report == 0:
+        if not trainer.done and len(trainer.history) % epochs_per_report == 0:
             _report(trainer)
 
 
@@ -241,8 +241,7 @@ def _sum_over_workers(tensor: Tensor) -> Tensor:
 
 def _report(trainer: EnsembleTrainer) -> None:
     """Hand Ray Train a checkpoint; every worker must call it equally often."""
-    history = trainer.current.history or trainer.histories[-1]
-    metrics = {"epoch": trainer.epochs, **asdict(history[-1])}
+    metrics = {"epoch": trainer.epochs, **asdict(trainer.history[-1])}
     if trainer.rank != 0:
         ray.train.report(metrics)
         return

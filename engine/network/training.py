@@ -64,6 +64,7 @@ class Trainer:
         reduce: sums a tensor over all workers in place and returns it; every worker calls it
             equally often.
         device: where the network lives.
+        held_out: candidates to hold out, (m,); default: a share of them by seed.
 
     Raises SettingsError when a share of candidates is to be held out and there is only one.
     Memory: the network thrice, the pairs' order, one batch; embeddings are gathered row by row.
@@ -79,12 +80,13 @@ class Trainer:
         num_workers: int = 1,
         reduce: Reduce | None = None,
         device: torch.device | str = "cpu",
+        held_out: IndexArray | None = None,
     ) -> None:
         self.data, self.settings, self.seed = data, settings, seed
         self.rank, self.num_workers = rank, num_workers
         self.reduce: Reduce = reduce or _alone
         self.device = torch.device(device)
-        self.train_rows, self.validation_rows = _split(data, settings, seed)
+        self.train_rows, self.validation_rows = _split(data, settings, seed, held_out)
         self.network = _new_network(data, settings, seed, self.train_rows).to(self.device)
         self.optimizer = _new_optimizer(self.network, settings)
         self.history: list[EpochLoss] = []
@@ -136,8 +138,16 @@ class Trainer:
 
     def result(self) -> InfluenceNetwork:
         """The network with the weights of its best epoch, on the CPU, ready to predict."""
+        return self.network_of(self.best_weights)
+
+    def weights(self) -> dict[str, Tensor]:
+        """A copy of the weights as they are."""
+        return _copy_weights(self.network)
+
+    def network_of(self, weights: dict[str, Tensor]) -> InfluenceNetwork:
+        """The network with other weights, on the CPU, ready to predict."""
         network = copy.deepcopy(self.network)
-        network.load_state_dict(self.best_weights)
+        network.load_state_dict(weights)
         return network.cpu().eval()
 
     def save(self, directory: Path) -> None:
@@ -276,13 +286,18 @@ def _generator(seed: int, *keys: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(state >> np.uint64(1)))
 
 
-def _split(data: TrainingSet, settings: NetworkConfig, seed: int) -> tuple[IndexArray, IndexArray]:
+def _split(
+    data: TrainingSet, settings: NetworkConfig, seed: int, held_out: IndexArray | None
+) -> tuple[IndexArray, IndexArray]:
     """Pairs to train on and pairs of held-out candidates: ascending rows of the training set.
 
     Whole candidates are held out: a new row is what the network will meet, and other pairs of a
     candidate that it trained on would tell it too much.
     """
     everything = np.arange(len(data.labels))
+    if held_out is not None:
+        chosen = np.isin(data.pairs[:, 0], held_out)
+        return everything[~chosen], everything[chosen]
     if settings.validation_fraction == 0:
         return everything, everything[:0]
     ids = np.unique(data.pairs[:, 0])
@@ -293,8 +308,8 @@ def _split(data: TrainingSet, settings: NetworkConfig, seed: int) -> tuple[Index
         )
     num_held_out = min(max(1, round(settings.validation_fraction * len(ids))), len(ids) - 1)
     order = np.random.default_rng(_stream(seed, VALIDATION)).permutation(len(ids))
-    held_out = np.isin(data.pairs[:, 0], ids[order[:num_held_out]])
-    return everything[~held_out], everything[held_out]
+    chosen = np.isin(data.pairs[:, 0], ids[order[:num_held_out]])
+    return everything[~chosen], everything[chosen]
 
 
 def _new_network(

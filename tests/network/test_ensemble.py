@@ -47,22 +47,45 @@ def test_the_mean_of_networks_is_a_network(pairwise: bool) -> None:
         torch.testing.assert_close(torch.from_numpy(matrix).diagonal(), expected)
 
 
-def test_members_share_the_units_and_hold_out_candidates_of_their_own() -> None:
+def test_members_share_the_units_and_hold_out_every_candidate_once() -> None:
     data, _ = planted()
     trainer = EnsembleTrainer(data, settings(validation_fraction=0.2), 0)
-    held_out, units = [], []
+    held_out = [np.unique(data.pairs[member.validation_rows, 0]) for member in trainer.members]
+    everyone = np.concatenate(held_out)
+    assert sorted(everyone.tolist()) == np.unique(data.pairs[:, 0]).tolist()
+    assert [member.network.hidden for member in trainer.members] == [(4,), (4,), (3,)]
     while not trainer.done:
-        held_out.append(frozenset(data.pairs[trainer.current.validation_rows, 0].tolist()))
-        units.append(trainer.current.network.hidden[0])
         trainer.train_epoch()
-    assert sorted(units[::2]) == [3, 4, 4]
-    assert len(set(held_out)) == 3
-    result = trainer.result()
-    assert result.hidden == (11,)
+    assert trainer.result().hidden == (11,)
     assert [len(history) for history in trainer.histories] == [2, 2, 2] and trainer.epochs == 6
+    rows, predicted = trainer.held_out_predictions()
+    assert sorted(rows.tolist()) == list(range(len(data.labels)))
+    assert np.isfinite(predicted).all()
 
 
-@pytest.mark.parametrize("stop_after", [1, 2, 5, 6])
+def test_all_members_stop_at_the_epoch_that_serves_what_they_hold_out_best() -> None:
+    data, _ = planted(noise=3.0)
+    config = settings(epochs=60, patience=4, validation_fraction=0.2, learning_rate=0.05)
+    trainer = EnsembleTrainer(data, config, 0)
+    while not trainer.done:
+        trainer.train_epoch()
+    pooled = [loss.validation for loss in trainer.history]
+    assert all(loss is not None for loss in pooled)
+    assert np.argmin(pooled) == trainer.best_epoch - 1  # type: ignore[arg-type]
+    assert len(pooled) == trainer.best_epoch + 4 < 60
+
+
+def test_fewer_candidates_than_members_are_held_out_by_turns() -> None:
+    data, _ = planted()
+    trainer = EnsembleTrainer(
+        data.of_candidates(np.arange(2)), settings(validation_fraction=0.2), 0
+    )
+    assert all(len(member.train_rows) and len(member.validation_rows) for member in trainer.members)
+    with pytest.raises(SettingsError, match="cover 1 candidate, expected at least 2 to hold out"):
+        EnsembleTrainer(data.of_candidates(np.arange(1)), settings(validation_fraction=0.2), 0)
+
+
+@pytest.mark.parametrize("stop_after", [0, 1, 2])
 def test_resumed_equals_uninterrupted(tmp_path: Path, stop_after: int) -> None:
     data, _ = planted()
     straight, first, second = (EnsembleTrainer(data, settings(), 5) for _ in range(3))
@@ -72,7 +95,7 @@ def test_resumed_equals_uninterrupted(tmp_path: Path, stop_after: int) -> None:
         first.train_epoch()
     first.save(tmp_path)
     second.restore(tmp_path)
-    assert second.epochs == stop_after
+    assert second.epochs == 3 * stop_after
     while not second.done:
         second.train_epoch()
     assert second.histories == straight.histories

@@ -1,8 +1,8 @@
-"""Drift: may a fitted network judge rows that arrived after it was fitted?
+"""Drift: may a fitted student judge rows that arrived after it was fitted?
 
 Two looks, one free and one paid for. Distance: how far each new row lies from the nearest row that
-the network learned from, beside how far rows of its own run lie that it did not learn from either.
-Audit: the network's usual audit, on labels of some new rows. A network that fails one of them
+the student learned from, beside how far rows of its own run lie that it did not learn from either.
+Audit: the student's usual audit, on labels of some new rows. A student that fails one of them
 should be fitted again on a sample of old and new rows.
 """
 
@@ -15,15 +15,16 @@ import faiss
 import numpy as np
 
 from engine.artifact_rows import VectorParts
+from engine.audit.audit import Labels, audit, labels_of
 from engine.cluster import run_task
+from engine.config import Config
 from engine.kernels.arrays import DoubleArray, FloatArray, IndexArray
-from engine.network.audit import Labels, audit, labels_of
-from engine.run_directory import Artifact, finish_part, save_array, write_json
+from engine.run_directory import Artifact, finish_part, read_json, save_array, write_json
 from engine.stage import StageContext, StageResult
 
 __all__ = ["distance_drift", "run"]
 
-REFERENCE_ROWS = 2000  # of the run, that the network did not learn from
+REFERENCE_ROWS = 2000  # of the run, that the student did not learn from
 CHUNK_ROWS = 8192
 FAR = 0.95  # quantile of their distances beyond which a row is far
 
@@ -94,7 +95,7 @@ def _judge(context: StageContext, path: Path, distances_path: Path) -> dict[str,
     reasons = []
     if told["far_share"] > settings.max_far_share:
         reasons.append(
-            f"{told['far_share']:.0%} of the new rows lie farther from what the network learned "
+            f"{told['far_share']:.0%} of the new rows lie farther from what the student learned "
             "from than 95 % of the run's own rows do, more than drift.max_far_share "
             f"{settings.max_far_share:g}"
         )
@@ -127,7 +128,7 @@ def _look(
 
 
 def _reference_rows(count: int, training: IndexArray, seed: int) -> IndexArray:
-    """Some rows of the run that the network did not learn from; all rows if it learned from all."""
+    """Some rows of the run that the student did not learn from; all rows if it learned from all."""
     others = np.setdiff1d(np.arange(count), training)
     pool = others if len(others) else np.arange(count)
     drawn = np.random.default_rng(seed % 2**64).permutation(len(pool))[:REFERENCE_ROWS]
@@ -135,16 +136,31 @@ def _reference_rows(count: int, training: IndexArray, seed: int) -> IndexArray:
 
 
 def _audit(context: StageContext, learned: Labels) -> dict[str, Any]:
-    """The network's audit on labels of new rows, which are numbered after those of the run."""
+    """The student's audit on labels of new rows, which are numbered after those of the run."""
     inputs = context.inputs
-    asked = labels_of(inputs["score"])
+    run, new = inputs["run-score"], inputs["score"]
+    asked = labels_of(new)
     kept = learned.quadrants == 0
     labels = Labels(
         pairs=np.concatenate((learned.pairs[kept], asked.pairs)),
         scores=np.concatenate((learned.scores[kept], asked.scores)),
         quadrants=np.concatenate((learned.quadrants[kept], asked.quadrants)),
     )
-    both: Artifact = inputs["embed-both"]
-    pairwise = bool(inputs["run-sample"].counts["pairwise"])
-    network = inputs["run-fit"].path("network")
-    return audit(both, labels, network, pairwise, context.config.network, context.config.seed)
+    groups = [name for name in run.manifest["parts"] if name.startswith("vectors-")]
+    both_scores = run.with_groups(**{name: [(run, name), (new, name)] for name in groups})
+    fit = inputs["run-fit"]
+    return audit(
+        inputs["embed-both"],
+        both_scores,
+        labels,
+        fit.path("student"),
+        read_json(fit.path("choice")),
+        _as_fitted(context.config, fit),
+        bool(inputs["run-sample"].counts["pairwise"]),
+    )
+
+
+def _as_fitted(config: Config, fit: Artifact) -> Config:
+    """The settings with the targets' side as the run's fit had it."""
+    student = config.student.model_copy(update={"targets": fit.counts["targets"]})
+    return config.model_copy(update={"student": student})

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from engine.kernels.arrays import DoubleArray as Array
 from engine.kernels.arrays import IndexArray
-from engine.network.ranks import or_none, rank_correlation, stream
+from engine.kernels.ranks import or_none, rank_correlation, stream
 
 __all__ = ["CandidateMeans", "candidate_means"]
 
@@ -26,7 +26,7 @@ class CandidateMeans:
 
     Attributes:
         spearman: of each predictor's means with the teacher's.
-        p_value: chance of the network's Spearman or more if its order of the candidates were
+        p_value: chance of the student's Spearman or more if its order of the candidates were
             random (one-sided).
         split_half: Spearman of the teacher's means over one random half of the targets with those
             over the other, mean of 20 splits: what the teacher reaches against itself.
@@ -51,7 +51,7 @@ def candidate_means(
     Args:
         labels: the teacher's scores of the audited pairs of unseen candidates, (n,).
         pairs: (n, 2) int, [c, t].
-        ranked_by: what each predictor ranks the pairs by, (n,) each; "network" among them.
+        ranked_by: what each predictor ranks the pairs by, (n,) each; "student" among them.
         seed: of the halves.
 
     None without pairs.
@@ -79,8 +79,8 @@ def candidate_means(
     finite = [agreement for agreement in agreements if np.isfinite(agreement)]
     split_half = float(np.mean(finite)) if finite else None
     p_value = None
-    if spearman["network"] is not None and num_rows > 2:
-        predicted = _means(ranked_by["network"], row_ids, num_rows)
+    if spearman["student"] is not None and num_rows > 2:
+        predicted = _means(ranked_by["student"], row_ids, num_rows)
         p_value = float(scipy.stats.spearmanr(predicted, truth, alternative="greater").pvalue)
     top = _top(truth)
     overlap = {

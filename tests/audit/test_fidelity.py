@@ -10,29 +10,37 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from engine.audit.candidate_means import CandidateMeans
+from engine.audit.fidelity import Fidelity, Score, fidelity
+from engine.audit.verdict import verdict
+from engine.config import NetworkConfig, StudentConfig
 from engine.errors import InputError
-from engine.network.candidate_means import CandidateMeans
-from engine.network.fidelity import Fidelity, Score, fidelity
-from engine.network.ranks import Ranker, correlation
+from engine.kernels.ranks import Ranker, correlation
 from engine.network.ridge import Ridge
 from engine.network.training_set import TrainingSet
-from engine.network.verdict import verdict
+from engine.students.choice import fit_student
 from tests.network.problems import planted, unseen_block
 
 
 def audit(data: TrainingSet, scores: np.ndarray, noise: float, **values: Any) -> Fidelity:
-    """Audit a made-up network that sees the teacher through noise."""
+    """Audit a made-up student that sees the teacher through noise, beside two real baselines."""
     pairs = unseen_block(scores)
     labels = scores[pairs[:, 0], pairs[:, 1]].astype(np.float32)
     error = noise * labels.std() * np.random.default_rng(1).normal(size=len(labels))
+    student = values.pop("student", (labels + error).astype(np.float32))
+    asked = values.get("pairs", pairs)
+    known = dataclasses.replace(data, text_dim=data.dim)
+    others = {
+        name: fit_student(
+            name, "raw", known, StudentConfig(), NetworkConfig.model_validate({}), 0
+        ).predict_pairs(data.candidates, data.targets, asked)
+        for name in ("cosine", "linear")
+    }
     arguments = {
-        "predictions": (labels + error).astype(np.float32),
+        "predicted": {"student": student, **others},
         "labels": labels,
         "quadrants": np.full(len(labels), 4),
         "pairs": pairs,
-        "candidates": data.candidates,
-        "targets": data.targets,
-        "training_pairs": data.pairs,
         "training_labels": data.labels,
         "num_resamples": 200,
         **values,
@@ -45,14 +53,14 @@ def test_scores_agree_with_scipy() -> None:
     pairs = unseen_block(scores)
     labels = scores[pairs[:, 0], pairs[:, 1]].astype(np.float32)
     predictions = np.random.default_rng(0).normal(size=len(labels)).astype(np.float32) + labels
-    measured = audit(data, scores, 0.0, predictions=predictions).quadrants[4]
-    network, mean, zero = (measured.scores[name] for name in ("network", "mean", "zero"))
+    measured = audit(data, scores, 0.0, student=predictions).quadrants[4]
+    student, mean, zero = (measured.scores[name] for name in ("student", "mean", "zero"))
     truth, guess = labels.astype(float), predictions.astype(float)
     mse = np.mean((guess - truth) ** 2)
-    assert network.mse == pytest.approx(mse)
-    assert network.mse_std == pytest.approx(mse / data.labels.astype(float).var())
-    assert network.r2 == pytest.approx(1 - mse / truth.var())
-    assert network.spearman == pytest.approx(scipy.stats.spearmanr(guess, truth).statistic)
+    assert student.mse == pytest.approx(mse)
+    assert student.mse_std == pytest.approx(mse / data.labels.astype(float).var())
+    assert student.r2 == pytest.approx(1 - mse / truth.var())
+    assert student.spearman == pytest.approx(scipy.stats.spearmanr(guess, truth).statistic)
     assert zero.mse == pytest.approx(np.mean(truth**2))
     assert mean.mse == pytest.approx(np.mean((truth - data.labels.astype(float).mean()) ** 2))
     assert (mean.spearman, mean.spearman_interval) == (None, None)
@@ -67,18 +75,6 @@ def test_weighted_ranks_are_the_ranks_of_repeated_values() -> None:
     ours = correlation(Ranker(x).ranks(w), Ranker(y).ranks(w), w)
     theirs = scipy.stats.spearmanr(np.repeat(x, weights), np.repeat(y, weights)).statistic
     assert ours == pytest.approx(theirs)
-
-
-def test_cosine_is_raw_for_ranks_and_calibrated_for_errors() -> None:
-    data, _ = planted()
-    cosine = data.candidates @ data.targets.T
-    cosine /= np.linalg.norm(data.candidates, axis=1)[:, None]
-    cosine /= np.linalg.norm(data.targets, axis=1)
-    labels = (3.0 - 2.0 * cosine).astype(np.float32)
-    known = dataclasses.replace(data, labels=labels[data.pairs[:, 0], data.pairs[:, 1]])
-    score = audit(known, labels, 0.0).quadrants[4].scores["cosine"]
-    assert score.r2 == pytest.approx(1.0)
-    assert score.spearman == pytest.approx(-1.0)
 
 
 def test_ridge_solves_the_regression_on_both_embeddings() -> None:
@@ -104,7 +100,7 @@ def test_intervals_resample_candidates_and_targets() -> None:
     guess = by_candidate + 2 * rng.normal(size=(len(scores), 1))
     pairs = unseen_block(scores)
     predictions = guess[pairs[:, 0], pairs[:, 1]].astype(np.float32)
-    score = audit(data, by_candidate, 0.0, predictions=predictions).quadrants[4].scores["network"]
+    score = audit(data, by_candidate, 0.0, student=predictions).quadrants[4].scores["student"]
     assert score.spearman_interval is not None
     assert score.spearman is not None
     low, high = score.spearman_interval
@@ -140,7 +136,7 @@ def test_few_pairs_and_constant_labels_give_json_without_nan(num_pairs: int) -> 
             data,
             scores,
             0.0,
-            predictions=values,
+            student=values,
             labels=values,
             quadrants=np.full(num_pairs, 4),
             pairs=pairs,
@@ -153,14 +149,14 @@ def test_few_pairs_and_constant_labels_give_json_without_nan(num_pairs: int) -> 
 def test_refuses_what_cannot_be_audited() -> None:
     data, scores = planted()
     with pytest.raises(InputError, match="as many of each"):
-        audit(data, scores, 0.0, predictions=np.zeros(3, np.float32))
-    with pytest.raises(InputError, match="predictions hold values"):
-        audit(data, scores, 0.0, predictions=np.full(700, np.nan, np.float32))
+        audit(data, scores, 0.0, student=np.zeros(3, np.float32))
+    with pytest.raises(InputError, match="student hold values"):
+        audit(data, scores, 0.0, student=np.full(700, np.nan, np.float32))
     with pytest.raises(InputError, match="expected 1 to 4"):
         audit(data, scores, 0.0, quadrants=np.zeros(700, np.int64))
 
 
-def test_verdict_on_a_good_and_on_a_useless_network() -> None:
+def test_verdict_on_a_good_and_on_a_useless_student() -> None:
     data, scores = planted()
     good, useless = verdict(audit(data, scores, 0.3)), verdict(audit(data, scores, 50.0))
     assert good.trusted
@@ -181,12 +177,12 @@ def made_up(
         return Score(1.0, 1.0, 0.2, spearman, (0.1, 0.3), (0.0, 1.0), lead)
 
     named = {
-        "network": score(0.5, None),
+        "student": score(0.5, None),
         "cosine": score(cosine, (0.1, 0.3)),
-        "ridge": score(ridge, lead),
+        "linear": score(ridge, lead),
     }
     quadrant = dataclasses.replace(base.quadrants[4], scores=named)
-    means = CandidateMeans(30, 9, {"network": 0.7}, p_value, 0.8, {"network": 0.5}, 0.18)
+    means = CandidateMeans(30, 9, {"student": 0.7}, p_value, 0.8, {"student": 0.5}, 0.18)
     return dataclasses.replace(base, quadrants={4: quadrant}, candidate_means=means)
 
 
@@ -225,48 +221,41 @@ def test_rows_without_targets_are_audited_without_a_cosine() -> None:
     labels = (candidates[:, 0] + 0.1 * rng.normal(size=300)).astype(np.float32)
     pairs = np.stack([np.arange(300), np.zeros(300, dtype=np.int64)], axis=1)
     measured = fidelity(
-        predictions=labels[200:],
+        predicted={"student": labels[200:], "linear": candidates[200:, 0]},
         labels=labels[200:],
         quadrants=np.full(100, 4),
         pairs=pairs[200:],
-        candidates=candidates,
-        targets=None,
-        training_pairs=pairs[:200],
         training_labels=labels[:200],
-        permuted=np.zeros(100, dtype=np.float32),
+        pairwise=False,
     )
     scores = measured.quadrants[4].scores
-    assert set(scores) == {"network", "mean", "zero", "ridge", "permuted"}
-    assert scores["network"].r2 == pytest.approx(1.0)
-    assert scores["ridge"].r2 is not None and scores["ridge"].r2 > 0.9
-    assert scores["ridge"].r2_interval is not None  # candidates alone are resampled
+    assert set(scores) == {"student", "mean", "zero", "linear"}
+    assert scores["student"].r2 == pytest.approx(1.0)
+    assert scores["linear"].r2 is not None and scores["linear"].r2 > 0.9
+    assert scores["linear"].r2_interval is not None  # candidates alone are resampled
     judged = verdict(measured, 4)
     assert judged.trusted and all("unseen pairs" not in reason for reason in judged.reasons)
     means = measured.candidate_means
     assert means is not None and means.split_half is None
-    assert means.spearman["network"] == pytest.approx(1.0)
+    assert means.spearman["student"] == pytest.approx(1.0)
 
 
 def test_top_overlap_by_hand() -> None:
     # means 0..9 over two targets: the teacher's best three are 7, 8, 9
-    candidates, targets = np.eye(10, 4, dtype=np.float32), np.eye(2, 4, dtype=np.float32)
     pairs = np.stack([np.repeat(np.arange(10), 2), np.tile([0, 1], 10)], axis=1)
     labels = np.repeat(np.arange(10), 2).astype(np.float32)
     guess = labels.copy()
-    guess[pairs[:, 0] == 7] = -1  # so the network takes 6, 8, 9: two of four in common
+    guess[pairs[:, 0] == 7] = -1  # so the student takes 6, 8, 9: two of four in common
     measured = fidelity(
-        predictions=guess,
+        predicted={"student": guess},
         labels=labels,
         quadrants=np.full(20, 4),
         pairs=pairs,
-        candidates=candidates,
-        targets=targets,
-        training_pairs=pairs,
         training_labels=labels,
         num_resamples=10,
     )
     means = measured.candidate_means
     assert means is not None
-    assert means.top_overlap["network"] == pytest.approx(2 / 4)
+    assert means.top_overlap["student"] == pytest.approx(2 / 4)
     assert "mean" not in means.top_overlap  # a constant has no top
     assert means.chance_overlap == pytest.approx(3 / 17)

@@ -1,8 +1,8 @@
-"""The audit: how far the network may be trusted on pairs that it never saw.
+"""The audit: how far a student may be trusted on pairs that it never saw.
 
-`fidelity` measures, `engine.network.verdict` judges. The network stands beside what costs nothing
-or next to nothing: the mean of the training labels, zero, the same network fitted on permuted
-labels, the cosine of the two embeddings, and a ridge regression on [e_c, e_t]. Pairs share
+`fidelity` measures, `engine.audit.verdict` judges. The student stands beside what costs nothing or
+next to nothing: the mean of the training labels, zero, itself fitted on answers that were dealt out
+anew among the candidates, and the other students, the cosine and the ridge among them. Pairs share
 candidates and targets, so they are not independent: intervals resample both sides (the pigeonhole
 bootstrap; Owen 2007, The Annals of Applied Statistics 1).
 
@@ -18,12 +18,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.audit.candidate_means import CandidateMeans, candidate_means
 from engine.errors import InputError
 from engine.kernels.arrays import DoubleArray as Array
 from engine.kernels.arrays import FloatArray, IndexArray
-from engine.network.candidate_means import CandidateMeans, candidate_means
-from engine.network.ranks import Ranker, correlation, or_none, stream
-from engine.network.ridge import Ridge
+from engine.kernels.ranks import Ranker, correlation, or_none, stream
 
 __all__ = [
     "Fidelity",
@@ -34,8 +33,7 @@ __all__ = [
 
 Interval = tuple[float, float]
 
-GATHER_ROWS = 16384
-BOOTSTRAP = 0  # key of a random stream; 1 is the candidate means', 2 the ridge's
+BOOTSTRAP = 0  # key of a random stream; 1 is the candidate means'
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,7 @@ class Score:
         r2: 1 - mse / variance of the quadrant's own labels; 0 is as good as knowing their mean.
         spearman: rank correlation over the pairs.
         r2_interval, spearman_interval: 95 %, candidates and targets resampled.
-        spearman_lead_interval: 95 % of (network's Spearman - this predictor's), paired.
+        spearman_lead_interval: 95 % of (student's Spearman - this predictor's), paired.
     """
 
     mse: float
@@ -77,7 +75,6 @@ class Fidelity:
 
     label_mean: float
     label_std: float
-    ridge_penalty: float
     quadrants: Mapping[int, QuadrantFidelity]
     candidate_means: CandidateMeans | None
 
@@ -89,69 +86,45 @@ class Fidelity:
 
 
 def fidelity(
-    predictions: FloatArray,
+    predicted: Mapping[str, FloatArray],
     labels: FloatArray,
     quadrants: IndexArray,
     pairs: IndexArray,
-    candidates: FloatArray,
-    targets: FloatArray | None,
-    training_pairs: IndexArray,
     training_labels: FloatArray,
-    permuted: FloatArray | None = None,
+    pairwise: bool = True,
     seed: int = 0,
     num_resamples: int = 1000,
 ) -> Fidelity:
-    """Measure a network on audited pairs, beside its baselines.
+    """Measure a student on audited pairs, beside whatever else predicts them.
 
     Args:
-        predictions: the network's influence of each audited pair, (n,), teacher units.
+        predicted: by predictor what it says of each audited pair, (n,), teacher units: "student",
+            and what stands beside it; the mean of the training labels and zero are added.
         labels: the teacher's scores of the same pairs, (n,); never used in training.
         quadrants: 1..4 of each pair, (n,).
-        pairs: (n, 2) int, [c, t] row numbers into the embeddings.
-        candidates, targets: the embeddings the network read, (C, D) and (T, D) float32; without
-            targets there is no cosine, and the ridge reads e_c alone.
-        training_pairs, training_labels: (m, 2) and (m,), what the network learned from; the mean,
-            the calibration of the cosine and the ridge come from them alone.
-        permuted: as predictions, (n,), of a network that was fitted on permuted labels, if any.
-        seed: of the bootstrap, the halves and the ridge's held-out candidates: same seed, same
-            numbers.
+        pairs: (n, 2) int, [c, t] row numbers.
+        training_labels: (m,), what the student learned from.
+        pairwise: whether targets matter; else candidates alone are resampled.
+        seed: of the bootstrap and the halves: same seed, same numbers.
         num_resamples: of the bootstrap.
 
     Raises InputError for shapes that do not match or values that are not finite.
-    Cost: the ridge solves six (2 D)^2 systems, 2 s at D = 1024 on one core; the bootstrap takes
-    about 0.06 ms per resample and 1,000 pairs. Memory: a few copies of the embeddings in float64.
+    Cost: the bootstrap takes about 0.06 ms per resample, predictor and 1,000 pairs.
     """
-    _check(predictions, labels, quadrants, pairs, training_pairs, training_labels)
+    _check(predicted, labels, quadrants, pairs, training_labels)
     known = training_labels.astype(np.float64)
     mean, std = float(known.mean()), float(known.std())
-    nothing = np.empty((int(pairs[:, 1].max(initial=0)) + 1, 0), dtype=np.float32)
-    sides = (candidates, nothing if targets is None else targets)
-    ridge = Ridge.fit(*sides, training_pairs, known, seed)
-    predicted = {
-        "network": predictions.astype(np.float64),
-        "mean": np.full(len(pairs), mean),
-        "zero": np.zeros(len(pairs)),
-        "ridge": ridge.predict(*sides, pairs),
-    }
-    if permuted is not None:
-        predicted["permuted"] = permuted.astype(np.float64)
-    ranked_by = dict(predicted)
-    if targets is not None:
-        cosine = _cosine(candidates, targets, pairs)
-        slope, offset = _calibration(_cosine(candidates, targets, training_pairs), known)
-        predicted["cosine"] = slope * cosine + offset
-        # Ranks by the raw one: a negative slope would make the baseline look wise after the event.
-        ranked_by["cosine"] = cosine
+    values = {name: np.asarray(found, np.float64) for name, found in predicted.items()}
+    values |= {"mean": np.full(len(pairs), mean), "zero": np.zeros(len(pairs))}
     truth = labels.astype(np.float64)
     measured = {}
     for quadrant in np.unique(quadrants).tolist():
         rows = quadrants == quadrant
-        audit = _Audit(truth[rows], pairs[rows], targets is not None, std, seed, num_resamples)
-        scores = audit.scores(_rows(predicted, rows), _rows(ranked_by, rows))
-        measured[quadrant] = audit.quadrant(quadrant, scores)
+        audit = _Audit(truth[rows], pairs[rows], pairwise, std, seed, num_resamples)
+        measured[quadrant] = audit.quadrant(quadrant, audit.scores(_rows(values, rows)))
     unseen = quadrants >= 3
-    means = candidate_means(truth[unseen], pairs[unseen], _rows(ranked_by, unseen), seed)
-    return Fidelity(mean, std, ridge.penalty, measured, means)
+    means = candidate_means(truth[unseen], pairs[unseen], _rows(values, unseen), seed)
+    return Fidelity(mean, std, measured, means)
 
 
 class _Audit:
@@ -176,12 +149,10 @@ class _Audit:
     def quadrant(self, number: int, scores: Mapping[str, Score]) -> QuadrantFidelity:
         return QuadrantFidelity(number, len(self.labels), self.sizes[0], self.sizes[1], scores)
 
-    def scores(
-        self, predicted: Mapping[str, Array], ranked_by: Mapping[str, Array]
-    ) -> dict[str, Score]:
-        """Score every predictor by its values and, for Spearman, by what it ranks by."""
+    def scores(self, predicted: Mapping[str, Array]) -> dict[str, Score]:
+        """Score every predictor."""
         errors = {name: (values - self.labels) ** 2 for name, values in predicted.items()}
-        rankers = {name: Ranker(values) for name, values in ranked_by.items()}
+        rankers = {name: Ranker(values) for name, values in predicted.items()}
         point = self._measure(np.ones(len(self.labels)), errors, rankers)
         resampled = {name: np.full((self.num_resamples, 2), np.nan) for name in predicted}
         varying = {name: ranker for name, ranker in rankers.items() if ranker.num_values > 1}
@@ -189,7 +160,7 @@ class _Audit:
             for name, values in self._measure(weights, errors, varying).items():
                 resampled[name][row] = values
         return {
-            name: self._score(errors[name], point[name], resampled[name], resampled["network"])
+            name: self._score(errors[name], point[name], resampled[name], resampled["student"])
             for name in predicted
         }
 
@@ -219,7 +190,7 @@ class _Audit:
             yield weights
 
     def _score(
-        self, errors: Array, point: tuple[float, float], resampled: Array, network: Array
+        self, errors: Array, point: tuple[float, float], resampled: Array, student: Array
     ) -> Score:
         mse, variance = float(errors.mean()), self.label_std**2
         return Score(
@@ -230,7 +201,7 @@ class _Audit:
             r2_interval=_interval(resampled[:, 0]),
             spearman_interval=_interval(resampled[:, 1]),
             spearman_lead_interval=(
-                None if resampled is network else _interval(network[:, 1] - resampled[:, 1])
+                None if resampled is student else _interval(student[:, 1] - resampled[:, 1])
             ),
         )
 
@@ -256,48 +227,25 @@ def _interval(resampled: Array) -> Interval | None:
     return float(low), float(high)
 
 
-def _cosine(candidates: FloatArray, targets: FloatArray, pairs: IndexArray) -> Array:
-    """Cosine of each pair, (n,); 0 for an embedding that is all zeros."""
-    cosine = np.empty(len(pairs))
-    for start in range(0, len(pairs), GATHER_ROWS):
-        part = pairs[start : start + GATHER_ROWS]
-        left = np.asarray(candidates[part[:, 0]], dtype=np.float64)
-        right = np.asarray(targets[part[:, 1]], dtype=np.float64)
-        norms = np.sqrt((left * left).sum(axis=1) * (right * right).sum(axis=1))
-        cosine[start : start + GATHER_ROWS] = (left * right).sum(axis=1) / np.where(
-            norms > 0, norms, 1.0
-        )
-    return cosine
-
-
-def _calibration(cosine: Array, labels: Array) -> tuple[float, float]:
-    """Slope and offset of the least-squares line from cosine to label."""
-    centred = cosine - cosine.mean()
-    spread = centred @ centred
-    slope = float(centred @ labels / spread) if spread > 1e-12 * len(cosine) else 0.0
-    return slope, float(labels.mean() - slope * cosine.mean())
-
-
 def _check(
-    predictions: FloatArray,
+    predicted: Mapping[str, FloatArray],
     labels: FloatArray,
     quadrants: IndexArray,
     pairs: IndexArray,
-    training_pairs: IndexArray,
     training_labels: FloatArray,
 ) -> None:
-    sizes = (len(predictions), len(labels), len(quadrants), len(pairs))
-    if len(set(sizes)) > 1 or len(training_pairs) != len(training_labels):
+    assert "student" in predicted, "who is audited?"
+    sizes = {len(values) for values in predicted.values()}
+    if sizes != {len(labels)} or not len(labels) == len(quadrants) == len(pairs):
         raise InputError(
-            f"the audit got {sizes} predictions, labels, quadrants and pairs, and "
-            f"{len(training_pairs)} training pairs with {len(training_labels)} labels; expected "
-            "as many of each"
+            f"the audit got {sorted(sizes)} predictions, {len(labels)} labels, {len(quadrants)} "
+            f"quadrants and {len(pairs)} pairs; expected as many of each"
         )
     if not len(training_labels):
-        raise InputError("the audit needs the training labels: its baselines come from them")
+        raise InputError("the audit needs the training labels: their mean is its first baseline")
     if len(quadrants) and not 1 <= quadrants.min() <= quadrants.max() <= 4:
         raise InputError(f"quadrants {np.unique(quadrants).tolist()}; expected 1 to 4")
-    for name, values in (("predictions", predictions), ("labels", labels)):
+    for name, values in (*predicted.items(), ("labels", labels)):
         if not np.isfinite(values).all():
             raise InputError(f"the audit's {name} hold values that are not finite numbers")
 

@@ -1,0 +1,8 @@
+"""How far a student may be trusted: measures beside what costs nothing, and the verdict.
+
+fidelity           the measures, on predictions and labels
+candidate_means    those of what selection uses
+verdict            what they mean
+audit              both, on labels of a run
+drift              whether a student may judge rows that arrived later
+"""
