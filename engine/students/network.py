@@ -1,0 +1,89 @@
+"""The InfluenceNetwork as a student; the pipeline fits it on Ray Train (`engine.network.fit`)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from engine.config import NetworkConfig, StudentConfig
+from engine.kernels.arrays import FloatArray, IndexArray
+from engine.network.ensemble import EnsembleTrainer
+from engine.network.influence_network import InfluenceNetwork
+from engine.network.training_set import TrainingSet
+from engine.students.student import Student
+
+__all__ = ["NetworkStudent", "fit_members"]
+
+_PAIRS_PER_PASS = 4096
+
+
+class NetworkStudent(Student):
+    """Learns pairs or rows by gradient descent; see `InfluenceNetwork` and `fit_network`."""
+
+    name = "network"
+    label = "InfluenceNetwork"
+
+    def __init__(self, network: InfluenceNetwork) -> None:
+        self.network = network
+        self.pairwise = network.pairwise
+
+    @classmethod
+    def learns_from(cls, data: TrainingSet) -> bool:
+        return True
+
+    @classmethod
+    def learn(
+        cls, data: TrainingSet, settings: StudentConfig, network: NetworkConfig, seed: int
+    ) -> NetworkStudent:
+        from engine.network.fit import fit_network
+
+        return cls(
+            fit_network(data.candidates, data.targets, data.pairs, data.labels, network, seed)
+        )
+
+    @property
+    def num_parameters(self) -> int:
+        return sum(parameter.numel() for parameter in self.network.parameters())
+
+    @torch.no_grad()
+    def predict_pairs(
+        self, candidates: FloatArray, targets: FloatArray | None, pairs: IndexArray
+    ) -> FloatArray:
+        pieces = [np.empty(0, np.float32)]
+        for start in range(0, len(pairs), _PAIRS_PER_PASS):
+            c, t = pairs[start : start + _PAIRS_PER_PASS].T
+            e_c = torch.from_numpy(candidates[c])
+            e_t = torch.from_numpy(targets[t]) if self.pairwise and targets is not None else None
+            pieces.append(self.network(e_c, e_t).numpy())
+        return np.concatenate(pieces)
+
+    def save(self, path: Path) -> None:
+        self.network.save(path)
+
+    @classmethod
+    def load(cls, path: Path) -> NetworkStudent:
+        """Read what `save` wrote; raises ModelError for a file that is none."""
+        return cls(InfluenceNetwork.load(path))
+
+    def facts(self) -> dict[str, Any]:
+        return {"hidden": list(self.network.hidden)}
+
+
+def fit_members(
+    data: TrainingSet, network: NetworkConfig, seed: int
+) -> tuple[IndexArray, FloatArray]:
+    """Fit the members of a network on one thread: the labels that each held out, by row, and what
+    it says of them.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        trainer = EnsembleTrainer(data, network, seed)
+        while not trainer.done:
+            trainer.train_epoch()
+        return trainer.held_out_predictions()
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,106 @@
+"""auto: who may learn what, and that the best of them is taken."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from engine.config import NetworkConfig, StudentConfig
+from engine.errors import InputError, SettingsError
+from engine.students.choice import choose, order_within_targets, prepared
+from tests.students.problems import problem
+
+NETWORK = NetworkConfig.model_validate({"epochs": 10, "patience": 5})
+
+
+def score(contender):
+    return contender.score
+
+
+def chosen(kind: str, seed: int = 0, **settings):
+    data, _ = problem(kind)
+    return choose(data, StudentConfig(**settings), NETWORK, seed)
+
+
+def test_vectors_are_learned_where_there_are_any():
+    choice = chosen("vectors")
+    assert choice.student == choice.contenders[0].student in ("vectors", "linear")
+    tried = {one.student for one in choice.contenders}
+    assert tried == {"vectors", "kernel", "linear", "cosine"}
+    scores = [one.score for one in choice.contenders]
+    assert scores == sorted(scores, reverse=True)
+    assert choice == chosen("vectors")
+
+
+def test_the_network_contends_where_pairs_are_what_there_is():
+    choice = chosen("pairs")
+    tried = {(one.student, one.labels) for one in choice.contenders}
+    assert {("kernel", "raw"), ("kernel", "clipped"), ("kernel", "ranks")} < tried
+    (learned,) = {labels for name, labels in tried if name == "network"}
+    best = max((c for c in choice.contenders if c.student in ("kernel", "linear")), key=score)
+    assert learned == best.labels, "the dear one is tried on what served the others best"
+    assert ("cosine", "raw") in tried and ("cosine", "ranks") not in tried
+    raw = chosen("pairs", labels="raw", contenders=("kernel", "linear"))
+    assert {(one.student, one.labels) for one in raw.contenders} == {
+        ("kernel", "raw"),
+        ("linear", "raw"),
+    }
+
+
+def test_rows_are_learned_without_a_cosine():
+    assert {one.student for one in chosen("rows").contenders} == {"kernel", "linear"}
+
+
+def test_a_teacher_that_is_the_cosine_is_learned_by_the_cosine():
+    data, _ = problem("block")
+    sides = [
+        side / np.linalg.norm(side, axis=1, keepdims=True)
+        for side in (data.candidates, data.targets)
+    ]
+    labels = (sides[0] @ sides[1].T)[data.pairs[:, 0], data.pairs[:, 1]]
+    data = dataclasses.replace(data, labels=labels.astype(np.float32))
+    assert choose(data, StudentConfig(), NETWORK, 0).student == "cosine"
+
+
+def test_a_named_student_is_taken_without_a_contest():
+    assert chosen("block", name="linear").contenders == ()
+    assert chosen("pairs", name="linear").student == "linear"  # but the form of its labels is tried
+    assert len(chosen("pairs", name="linear").contenders) == 3
+    with pytest.raises(InputError, match="student vectors cannot learn from these answers"):
+        chosen("block", name="vectors")
+    with pytest.raises(InputError, match="this teacher scores rows, not pairs"):
+        chosen("rows", name="cosine")
+    with pytest.raises(SettingsError, match="none of vectors, cosine can learn"):
+        chosen("rows", contenders=("vectors", "cosine"))
+
+
+def test_too_few_candidates_to_hold_any_out():
+    data, _ = problem("block")
+    few = data.of_candidates(np.arange(6))
+    assert choose(few, StudentConfig(), NETWORK, 0).contenders == ()
+
+
+def test_forms_of_labels():
+    data, _ = problem("pairs")
+    data.labels[:3] = 50.0
+    clipped, ranks = prepared(data, "clipped").labels, prepared(data, "ranks").labels
+    assert clipped.max() < 50 and (clipped[3:] <= data.labels[3:].max()).all()
+    assert np.array_equal(np.argsort(ranks[3:]), np.argsort(data.labels[3:], kind="stable"))
+    assert ranks.mean() == pytest.approx(clipped.mean(), abs=0.02)
+    assert prepared(data, "raw") is data
+
+
+def test_orders_are_within_targets_and_of_means():
+    rng = np.random.default_rng(0)
+    pairs = np.argwhere(np.ones((30, 8), bool))
+    own = rng.normal(size=30)[pairs[:, 0]]
+    of_target = 100 * rng.normal(size=8)[pairs[:, 1]]
+    labels = (own + of_target).astype(np.float32)
+    assert order_within_targets(labels, labels, pairs) == pytest.approx((1.0, 1.0))
+    # who knows the targets alone knows nothing of what selection needs
+    assert order_within_targets(of_target.astype(np.float32), labels, pairs) == (0.0, 0.0)
+    assert order_within_targets(own.astype(np.float32), labels, pairs) == pytest.approx(
+        (1.0, 1.0), abs=1e-3
+    )
