@@ -28,9 +28,12 @@ from engine.config.load import load_config, override, parse_config, yaml_value
 from engine.config.network import (
     DriftConfig,
     EmbeddingConfig,
+    FeatureName,
     GateConfig,
     InfluenceConfig,
     NetworkConfig,
+    StudentConfig,
+    StudentName,
 )
 from engine.config.run import Config, RayConfig, ReportConfig
 from engine.config.selection import Cover, ObjectiveName, QuotaConfig, SelectionConfig
@@ -58,6 +61,7 @@ __all__ = [
     "EmbeddingConfig",
     "EvaluationConfig",
     "Execution",
+    "FeatureName",
     "FineTuningConfig",
     "GateConfig",
     "InfluenceConfig",
@@ -73,6 +77,8 @@ __all__ = [
     "SearchRange",
     "SelectITConfig",
     "SelectionConfig",
+    "StudentConfig",
+    "StudentName",
     "StudyConfig",
     "TeacherConfig",
     "TeacherName",

@@ -1,4 +1,4 @@
-"""What the network reads, how it is fitted and trusted, how it is spread over all pairs."""
+"""What a student reads, how it is fitted and trusted, how it is spread over all pairs."""
 
 from __future__ import annotations
 
@@ -10,13 +10,23 @@ from pydantic import Field, model_validator
 from engine.config.base import PACKAGED_ENCODER, Execution, ModelConfig, Section, with_model
 
 __all__ = [
+    "LANGUAGE_MODEL_FEATURES",
     "NETWORK_PRESETS",
     "DriftConfig",
     "EmbeddingConfig",
+    "FeatureName",
     "GateConfig",
     "InfluenceConfig",
     "NetworkConfig",
+    "StudentConfig",
+    "StudentName",
 ]
+
+# What engine/features can give of a row.
+FeatureName = Literal["text", "prompt", "response", "agreement", "length", "states", "losses"]
+LANGUAGE_MODEL_FEATURES = ("states", "losses")  # those that teacher.model reads
+# The module of each is engine/students/NAME.py (docs/extending.md); auto chooses among them.
+StudentName = Literal["auto", "network", "vectors", "kernel", "linear", "cosine"]
 
 
 class EmbeddingConfig(Section):
@@ -72,8 +82,9 @@ class NetworkConfig(Section):
     )
     members: int = Field(
         ge=1,
-        description="networks that share the hidden units, each with candidates of its own held "
-        "out; their mean is the network. Needs exactly one hidden layer",
+        description="networks that share the hidden units, each with a fold of the candidates held "
+        "out; all train for as many epochs as serve what they hold out best, and their mean is the "
+        "network. Needs exactly one hidden layer",
     )
     main_effects: bool = Field(description="add a linear term of each embedding to the output")
     standardise_labels: bool = Field(description="fit (label - mean) / std of the training labels")
@@ -88,7 +99,10 @@ class NetworkConfig(Section):
     batch_size: int = Field(ge=1, description="pairs per step over all workers")
     input_dropout: float = Field(ge=0, lt=1, description="share of the inputs set to 0")
     validation_fraction: float = Field(
-        ge=0, lt=1, description="share of the sampled candidates held out for early stopping"
+        ge=0,
+        lt=1,
+        description="share of the sampled candidates that a single member holds out for early "
+        "stopping; several hold out a fold each, unless it is 0",
     )
     patience: int | None = Field(ge=1, description="epochs without progress before stopping")
     num_workers: int = Field(
@@ -114,6 +128,39 @@ class NetworkConfig(Section):
                 f"got network.hidden {list(self.hidden)}: set network.members 1"
             )
         return self
+
+
+class StudentConfig(Section):
+    """What learns the teacher's answers and predicts the rest."""
+
+    name: StudentName = Field(
+        "auto",
+        description="auto: the first of vectors, kernel, network, linear, cosine that does not "
+        "predict held-out labelled candidates surely worse than the best, by their order within a "
+        "target and by their means",
+    )
+    contenders: tuple[Literal["network", "vectors", "kernel", "linear", "cosine"], ...] | None = (
+        Field(
+            None,
+            min_length=1,
+            description="auto: what is tried; default: all that can learn from the teacher's "
+            "answers, the network only of a teacher paid by the pair",
+        )
+    )
+    labels: Literal["auto", "raw", "clipped", "ranks"] = Field(
+        "auto",
+        description="what is learned of single pairs: the scores, those beyond the 2 % at either "
+        "end moved there, or their ranks as normal scores; auto: what predicts best",
+    )
+    targets: Literal["exact", "student"] = Field(
+        "exact",
+        description="of a teacher that was asked about all targets: what it said of each, or what "
+        "the student makes of it, which smooths a noisy teacher on both sides",
+    )
+    max_landmarks: int = Field(
+        4096, ge=16, description="labelled rows that the kernels compare a new row with, at most"
+    )
+    folds: int = Field(5, ge=2, description="auto: parts that the labelled candidates are cut into")
 
 
 class GateConfig(Section):

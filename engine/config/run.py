@@ -7,15 +7,24 @@ from pydantic import Field, model_validator
 from engine.config.base import CorpusConfig, Section
 from engine.config.evaluation import EvaluationConfig
 from engine.config.network import (
+    LANGUAGE_MODEL_FEATURES,
     DriftConfig,
     EmbeddingConfig,
+    FeatureName,
     GateConfig,
     InfluenceConfig,
     NetworkConfig,
+    StudentConfig,
 )
 from engine.config.selection import OBJECTIVES_WITH, Cover, SelectionConfig
 from engine.config.study import StudyConfig
-from engine.config.teacher import POINTWISE_TEACHERS, RANKING_TEACHERS, SampleConfig, TeacherConfig
+from engine.config.teacher import (
+    LANGUAGE_MODEL_TEACHERS,
+    POINTWISE_TEACHERS,
+    RANKING_TEACHERS,
+    SampleConfig,
+    TeacherConfig,
+)
 
 __all__ = [
     "Config",
@@ -76,8 +85,16 @@ class Config(Section):
         description="rows that are trained on already: the subset is what is new beside them",
     )
     embedding: EmbeddingConfig = Field(default_factory=lambda: EmbeddingConfig.model_validate({}))
+    features: tuple[FeatureName, ...] = Field(
+        ("text", "prompt", "response", "agreement", "length"),
+        min_length=1,
+        description="what a student reads of a row, on either side: embeddings of its text, of the "
+        "prompt and of the response alone, the cosine of those two, their lengths; states and "
+        "losses are one pass of teacher.model for each row, and one more of its response",
+    )
     sample: SampleConfig = SampleConfig()
     teacher: TeacherConfig = Field(default_factory=lambda: TeacherConfig.model_validate({}))
+    student: StudentConfig = StudentConfig()
     network: NetworkConfig = Field(default_factory=lambda: NetworkConfig.model_validate({}))
     gate: GateConfig = GateConfig()
     influence: InfluenceConfig = InfluenceConfig()
@@ -105,6 +122,21 @@ class Config(Section):
     def _wants_candidates(self) -> bool:
         """Whether the objective compares candidates with each other."""
         return self.objective == "graph_cut" or self.selection.form == 1
+
+    @model_validator(mode="after")
+    def _check_features(self) -> Config:
+        if len(set(self.features)) < len(self.features):
+            raise ValueError(f"features names one twice: {', '.join(self.features)}")
+        by_model = [name for name in self.features if name in LANGUAGE_MODEL_FEATURES]
+        if by_model and self.teacher.name not in LANGUAGE_MODEL_TEACHERS:
+            raise ValueError(
+                f"features: {by_model[0]} is read by the teacher's language model, and teacher "
+                f"{self.teacher.name} has none: leave it out, or use one of "
+                f"{', '.join(LANGUAGE_MODEL_TEACHERS)}"
+            )
+        if self.student.name == "cosine" and "text" not in self.features:
+            raise ValueError("student cosine compares the texts' embeddings: add text to features")
+        return self
 
     @model_validator(mode="after")
     def _check_objective(self) -> Config:

@@ -127,6 +127,11 @@ class SelectionConfig(Section):
     partitions: int | None = Field(
         None, ge=1, description="default: as many as max_kernel_gib needs, usually 1"
     )
+    pool: Literal["all", "exclude_labelled"] = Field(
+        "all",
+        description="exclude_labelled: rows that the student learned from are not for selection, "
+        "as published; all: they compete with the others, by what is predicted of them",
+    )
     execution: Execution = Execution()
 
     @model_validator(mode="after")

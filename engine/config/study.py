@@ -1,4 +1,4 @@
-"""How the settings of the network are studied."""
+"""How the settings of students are studied."""
 
 from __future__ import annotations
 
@@ -29,12 +29,13 @@ class SearchRange(Section):
 
 
 class StudyConfig(Section):
-    """Of `jobs/tune.py`: many networks fitted on labels of a teacher asked about everything."""
+    """Of `jobs/tune.py`: many students fitted on labels of a teacher asked about everything."""
 
     grid: dict[str, tuple[Any, ...]] = Field(
         default_factory=dict,
-        description="values of settings below network. and sample., every combination of them, "
-        "e.g. {network.hidden: [[100], [500]], sample.fraction: [0.05, 0.1]}",
+        description="values of features and of settings below student., network. and sample., "
+        "every combination of them, e.g. "
+        "{network.hidden: [[100], [500]], sample.fraction: [0.05, 0.1]}",
     )
     search: dict[str, SearchRange | tuple[Any, ...]] = Field(
         default_factory=dict,
@@ -47,7 +48,8 @@ class StudyConfig(Section):
         "fifo", description="asha stops trials that fall behind; which ones depends on the timing"
     )
     objective: str = Field(
-        "q4 network mse_std", description="measure that the best trial has least of"
+        "unseen student mse_std",
+        description="measure that the best trial has least of, of candidates not asked about",
     )
     fractions: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
         (), description="v, shares to select, for the agreement of subsets with the teacher's"
@@ -57,7 +59,7 @@ class StudyConfig(Section):
         description="also ask evaluation.model how likely the references of evaluation.test are, "
         "with every subset shown in the prompt or trained on",
     )
-    pairs_per_quadrant: int = Field(1_000, ge=10, description="labels that judge a network")
+    pairs_per_quadrant: int = Field(1_000, ge=10, description="labels that judge a student")
     cpus_per_trial: float = Field(0.5, gt=0, description="fractions share one")
     gpus_per_trial: float = Field(0.0, ge=0, description="fractions share one")
     max_concurrent: int | None = Field(None, ge=1, description="trials at a time")

@@ -17,6 +17,7 @@ from engine.config.base import (
 )
 
 __all__ = [
+    "LANGUAGE_MODEL_TEACHERS",
     "POINTWISE_TEACHERS",
     "RANKING_TEACHERS",
     "TEACHER_MODELS",
@@ -59,6 +60,13 @@ class SampleConfig(Section):
     )
     targets_per_candidate: int = Field(20, ge=1, description="of the spread designs")
     num_strata: int = Field(32, ge=2, description="clusters of the stratified design")
+    max_targets: int = Field(
+        1000,
+        ge=2,
+        description="of a teacher paid by the point: it is asked about all targets up to so many, "
+        "whatever the fraction, which is then a share of the candidates; design block keeps to u "
+        "of both sides",
+    )
     held_out: float = Field(0.1, ge=0, lt=1, description="share of the pairs kept for quadrant 1")
     audit: AuditConfig = AuditConfig()
 
@@ -119,17 +127,20 @@ TeacherName = Literal[
     "delift",
     "delift_se",
     "less",
+    "rds",
     "selectit",
     "random",
 ]
 # Teachers that score a row alone, without a target.
 POINTWISE_TEACHERS = ("selectit",)
+LANGUAGE_MODEL_TEACHERS = ("delift", "less", "rds", "selectit")  # teacher.model is a causal one
 RANKING_TEACHERS = ("less", "selectit")  # published with "take the best", not with coverage
 # What `teacher.model` is where the settings do not say; a teacher that is not here needs no model.
 TEACHER_MODELS: dict[str, dict[str, Any]] = {
     "delift": {"path": PACKAGED_LANGUAGE_MODEL, "dtype": "bfloat16"},
     "delift_se": {"path": PACKAGED_ENCODER},
     "less": {"path": PACKAGED_LANGUAGE_MODEL, "dtype": "bfloat16"},
+    "rds": {"path": PACKAGED_LANGUAGE_MODEL, "dtype": "bfloat16"},
     "selectit": {"path": PACKAGED_LANGUAGE_MODEL, "dtype": "bfloat16"},
 }
 
@@ -153,6 +164,11 @@ class TeacherConfig(Section):
     batch_size: int = Field(16, ge=1, description="sequences or texts per forward pass")
     similarity: Literal["cosine", "dot", "euclidean", "rbf"] = Field(
         "cosine", description="delift_se: benefit of a pair from its two embeddings"
+    )
+    centred: bool | None = Field(
+        None,
+        description="rds, delift_se by cosine: take the mean vector of the asked candidates off "
+        "every vector first. Default: rds does, since states of language models all point one way",
     )
     less: LessConfig = LessConfig()
     selectit: SelectITConfig = SelectITConfig()
