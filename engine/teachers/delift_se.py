@@ -27,6 +27,7 @@ from engine.teachers.teacher import (
     Side,
     Teacher,
     Usage,
+    VectorSimilarity,
     model_settings,
 )
 
@@ -150,6 +151,10 @@ class DeliftEmbeddingTeacher(Teacher):
         mean = 2.0 * float(spread) / (len(vectors) - 1)
         write_json(path, {"mean_squared_distance": mean, "rows": len(vectors)})
         return Usage(len(texts), encoded.num_tokens, encoded.num_truncated)
+
+    @classmethod
+    def vector_similarity(cls, config: TeacherConfig) -> VectorSimilarity | None:
+        return config.similarity if config.similarity in ("cosine", "dot") else None
 
     @classmethod
     def identity(cls, config: TeacherConfig) -> dict[str, Any]:

@@ -58,15 +58,15 @@ def _draw(context: StageContext, path: Path) -> dict[str, int]:
 
 
 def _targets(context: StageContext, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Targets of both kinds, half and half where there are enough, and the quadrant of each."""
+    """Targets of both kinds, half and half where so many are unseen, and the quadrant of each."""
     known, seed = context.inputs["run-ingest"], context.config.seed
     side = target_side(known)
     hashes = id_hashes(TableParts(known, side), seed, side.removesuffix("s"))
     asked = read_table(context.inputs["run-score"].path("labels"))
     training = asked["target"].to_numpy()[asked["quadrant"].to_numpy() == 0]
     order = np.argsort(hashes)
-    seen = order[np.isin(order, training)][: count - count // 2]
     unseen = order[~np.isin(order, training)][: count // 2]
+    seen = order[np.isin(order, training)][: count - len(unseen)]
     chosen = np.concatenate((seen, unseen))
     quadrants = np.repeat(np.array([3, 4], dtype=np.int8), [len(seen), len(unseen)])
     by_row = np.argsort(chosen)

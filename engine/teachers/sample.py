@@ -9,9 +9,12 @@ designs spend the same number of teacher calls:
     stratified  as scattered, with candidates and targets in the proportions of the clusters of
                 their embeddings
 
-A teacher whose cost is per *point* pays u M + u N points and gets all their pairs: `scattered` is
-then what `block` is, and `stratified` a block of rows in those proportions. One that scores rows
-alone (`pairwise` off) is asked about u M candidates. A larger u draws all that a smaller one draws.
+A teacher whose cost is per *point* gets all pairs of the points it pays for, so it is asked about
+u M candidates and all targets, up to `max_targets`: targets are few, and new ones are what students
+fail at. `block` keeps to u N targets, as published; where the candidates are their own targets the
+asked ones are both. `stratified` takes rows in the proportions of the clusters. A teacher that
+scores rows alone (`pairwise` off) is asked about u M candidates. A larger u draws all that a
+smaller one draws.
 
 All leave aside audit rows that no training pair touches. Quadrants by (candidate, target),
 ID = used in training: 1 (ID, ID) held out, 2 (ID, OOD), 3 (OOD, ID), 4 (OOD, OOD); 0 = training.
@@ -128,6 +131,7 @@ def _draw(context: StageContext, path: Path) -> dict[str, int | bool]:
         "training_pairs": int(training.sum()),
         "training_candidates": len(np.unique(draw.candidates[training])),
         "training_targets": len(np.unique(draw.targets[training])),
+        "audit_candidates": len(np.unique(draw.candidates[~training])),
         "everything": settings.fraction == 1,
         "pairwise": teacher.pairwise,
         **{f"audit_q{q}_pairs": int((draw.quadrant == q).sum()) for q in (1, 2, 3, 4)},
@@ -183,6 +187,11 @@ def draw_pairs(
         return _sorted_draw(pairs, np.zeros(len(pairs), dtype=np.int8), False)
     audit_candidates = min(settings.audit.candidates, num_candidates // 4)
     audit_targets = min(settings.audit.targets, num_targets // 4)
+    height = _share(settings.fraction, num_targets)
+    design = design_of(settings, unit)
+    if unit == "point" and design != "block" and not same_set:
+        height = min(num_targets, settings.max_targets)
+        audit_targets = min(audit_targets, num_targets - height)
     unseen_c = by_hash_c[num_candidates - audit_candidates :]
     unseen_t = by_hash_t[num_targets - audit_targets :]
     pool_c = by_hash_c[: num_candidates - audit_candidates]
@@ -192,12 +201,13 @@ def draw_pairs(
         pool_t = pool_t[~np.isin(pool_t, unseen_c)]
     pool_c, pool_t = candidates.ordered(pool_c), targets.ordered(pool_t)
     width = _share(settings.fraction, num_candidates)
-    height = _share(settings.fraction, num_targets)
-    if design_of(settings, unit) == "block" or unit == "point":
+    if design == "block" or unit == "point":
         pairs = _all_pairs(pool_c[:width], pool_t[:height])
     else:
         pairs = _scattered(pool_c, pool_t, width * height, settings, candidates)
-    quadrants = [_hold_out(pairs, candidates.hashes, targets.hashes, settings.held_out)]
+    # of points that are paid for every pair is known: there is none to hold out
+    held_out = settings.held_out if unit == "pair" or design == "block" else 0.0
+    quadrants = [_hold_out(pairs, candidates.hashes, targets.hashes, held_out)]
     blocks = [pairs]
     # in the order of the pool: designs and fractions then share what they audit
     seen_c, seen_t = pool_c[np.isin(pool_c, pairs[:, 0])], pool_t[np.isin(pool_t, pairs[:, 1])]

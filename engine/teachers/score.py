@@ -45,7 +45,8 @@ from engine.teachers.store import (
     known_pairs,
     write_table,
 )
-from engine.teachers.teacher import teacher_class
+from engine.teachers.teacher import VectorSimilarity, teacher_class
+from engine.teachers.vector_labels import write_vector_labels
 from engine.teachers.workers import FeatureWorker, PairWorker, PreparingWorker
 
 __all__ = ["identity", "run"]
@@ -75,15 +76,24 @@ def run(context: StageContext) -> StageResult:
         used += _ask(context, scope, [piece], PreparingWorker, f"{teacher.name}, warm-up", "rows")
     points = run_task(missing_features, scope, teacher.feature_sides)
     used += _ask(context, scope, points, FeatureWorker, f"{teacher.name}, points", "rows")
-    pairs = run_task(missing_pairs, scope)
-    used += _ask(context, scope, pairs, PairWorker, f"{teacher.name}, pairs", "pairs")
-    path = context.directory / "labels.parquet"
-    counts = run_task(_write_labels, scope, path)
+    similarity = teacher.vector_similarity(config.teacher)
+    if similarity is None:
+        pairs = run_task(missing_pairs, scope)
+        used += _ask(context, scope, pairs, PairWorker, f"{teacher.name}, pairs", "pairs")
+        path = context.directory / "labels.parquet"
+        counts = run_task(_write_labels, scope, path)
+        parts = {"labels": [finish_part(context.directory, path, counts["pairs"])]}
+    else:
+        centred = config.teacher.centred
+        counts, parts = _vector_labels(
+            context, scope, similarity, teacher.centred if centred is None else centred
+        )
     usage = run_task(_usage_of, scope)
     return StageResult(
-        parts={"labels": [finish_part(context.directory, path, counts["pairs"])]},
+        parts=parts,
         counts={
             **counts,
+            "similarity": similarity,
             "asked_now": int(total_usage(used).get("calls", 0)),
             "same_features": teacher.same_features,
         },
@@ -94,9 +104,32 @@ def run(context: StageContext) -> StageResult:
             "quadrant": "int8, 0 = training, 1..4 = audit",
             "score": f"float32, {teacher.name}; NaN where the teacher could not answer",
             "problem": "why it could not, or null",
+            "vectors-SIDE.arrow": "row int64, vector float32[V]: the teacher's, of the rows of the "
+            "sample; a pair's score is the similarity of its two",
+            "centre.npy": "float32 (V,): the mean vector of the asked candidates, taken off",
         },
         models={k: str(v) for k, v in identity(config).items() if k in ("model", "further_models")},
     )
+
+
+def _vector_labels(
+    context: StageContext, scope: Scope, similarity: VectorSimilarity, centred: bool
+) -> tuple[dict[str, int], dict[str, list[Part]]]:
+    """Labels as similarities of the vectors that were paid for; counts and parts."""
+    paths = {"labels": context.directory / "labels.parquet"}
+    paths |= {f"vectors-{side}": context.directory / f"vectors-{side}.arrow" for side in SIDES}
+    given = None
+    if centred:
+        paths["centre"] = context.directory / "centre.npy"
+        if "run-score" in context.inputs:  # new rows: about the run's own centre
+            given = context.inputs["run-score"].path("centre")
+    counts = run_task(write_vector_labels, scope, similarity, paths, given)
+    rows = {"labels": counts["pairs"], "centre": 1}
+    rows |= {f"vectors-{side}": counts.pop(f"vectors_{side}") for side in SIDES}
+    parts = {
+        name: [finish_part(context.directory, path, rows[name])] for name, path in paths.items()
+    }
+    return counts, parts
 
 
 def _rows_to_prepare(config: Config, corpus: Artifact) -> tuple[list[int], str]:

@@ -6,12 +6,15 @@ keyed by the content keys of their rows, so that the same texts are asked about 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from engine import storage
 from engine.artifact_rows import TableParts, target_side
@@ -28,6 +31,8 @@ __all__ = [
     "finished_files",
     "known_features",
     "known_pairs",
+    "stored_features",
+    "stored_problems",
     "write_table",
 ]
 
@@ -90,6 +95,35 @@ def finished_files(folder: Path) -> list[Path]:
 def known_features(scope: Scope, side: Side) -> pa.Table:
     """Key of each point whose features are paid for, and the number of its file."""
     return _keys_of(finished_files(scope.features_dir(side)), ["key"])
+
+
+def stored_features(
+    scope: Scope, side: Side, keys: Sequence[str]
+) -> dict[str, NDArray[np.floating]]:
+    """Feature (F,) by key, out of the mapped files of the store."""
+    found: dict[str, NDArray[np.floating]] = {}
+    wanted = pa.array(keys, pa.string())
+    for path in finished_files(scope.features_dir(side)):
+        table = map_table(path)
+        rows = table.filter(pc.is_in(table["key"], wanted))
+        width = table["feature"].type.list_size
+        for chunk, names in zip(rows["feature"].chunks, rows["key"].chunks, strict=True):
+            values = chunk.flatten().to_numpy(zero_copy_only=False).reshape(-1, width)
+            found.update(zip(names.to_pylist(), values, strict=True))
+    width = max(map(len, found.values()), default=0)
+    nothing = np.full(width, np.nan)
+    return {k: v if len(v) == width else nothing.astype(v.dtype) for k, v in found.items()}
+
+
+def stored_problems(scope: Scope, side: Side, keys: Sequence[str]) -> dict[str, str | None]:
+    """Why a point has no feature, or None, by key."""
+    found: dict[str, str | None] = {}
+    wanted = pa.array(keys, pa.string())
+    for path in finished_files(scope.features_dir(side)):
+        table = map_table(path, columns=["key", "problem"])
+        rows = table.filter(pc.is_in(table["key"], wanted))
+        found.update(zip(rows["key"].to_pylist(), rows["problem"].to_pylist(), strict=True))
+    return found
 
 
 def known_pairs(store: Path) -> pa.Table:

@@ -28,12 +28,14 @@ __all__ = [
     "Side",
     "Teacher",
     "Usage",
+    "VectorSimilarity",
     "load_teacher",
     "model_settings",
     "teacher_class",
 ]
 
 Side = Literal["candidate", "target"]
+VectorSimilarity = Literal["cosine", "dot"]
 FloatArray = NDArray[np.float32]
 
 
@@ -97,6 +99,7 @@ class Teacher(ABC):
             asked with one target that stands for all.
         feature_sides: sides whose points need `features` before a pair can be scored.
         same_features: whether a row's feature is the same on both sides, so that one serves both.
+        centred: whether `teacher.centred` is on where nothing is said; read with a similarity.
     """
 
     name: ClassVar[str]
@@ -104,6 +107,7 @@ class Teacher(ABC):
     pairwise: ClassVar[bool] = True
     feature_sides: ClassVar[tuple[Side, ...]]
     same_features: ClassVar[bool] = False
+    centred: ClassVar[bool] = False
 
     @classmethod
     @abstractmethod
@@ -113,6 +117,15 @@ class Teacher(ABC):
         One whose pairs call no model loads it when features are first asked for, so that an actor
         that scores pairs needs none. Raises ModelError, then or now, when it cannot be used.
         """
+
+    @classmethod
+    def vector_similarity(cls, config: TeacherConfig) -> VectorSimilarity | None:
+        """How a pair's score comes from the features of its two rows, where it is just that.
+
+        Pairs are then not asked about: features alone are, the same on both sides, and a student
+        can learn them in place of the scores.
+        """
+        return None
 
     @classmethod
     def preparation_share(cls, config: TeacherConfig) -> float:

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.feather
 from numpy.typing import NDArray
 
@@ -17,8 +16,8 @@ from engine.actors import PartitionWorker
 from engine.config import TeacherConfig
 from engine.crashes import CRASHED
 from engine.example import Example
-from engine.run_directory import atomic_path, map_table
-from engine.teachers.store import PAIRS, PREPARED, Scope, finished_files, write_table
+from engine.run_directory import atomic_path
+from engine.teachers.store import PAIRS, PREPARED, Scope, stored_features, write_table
 from engine.teachers.teacher import (
     Features,
     Scores,
@@ -167,19 +166,7 @@ class PairWorker(_TeacherWorker):
         )
 
     def _features(self, side: Side, examples: list[Example]) -> dict[str, NDArray[np.floating]]:
-        """Feature (F,) by key, out of the mapped files of the store."""
-        found: dict[str, NDArray[np.floating]] = {}
-        wanted = pa.array([example.key for example in examples])
-        for path in finished_files(self._scope.features_dir(side)):
-            table = map_table(path)
-            rows = table.filter(pc.is_in(table["key"], wanted))
-            width = table["feature"].type.list_size
-            for chunk, keys in zip(rows["feature"].chunks, rows["key"].chunks, strict=True):
-                values = chunk.flatten().to_numpy(zero_copy_only=False).reshape(-1, width)
-                found.update(zip(keys.to_pylist(), values, strict=True))
-        width = max(map(len, found.values()), default=0)
-        nothing = np.full(width, np.nan)
-        return {k: v if len(v) == width else nothing.astype(v.dtype) for k, v in found.items()}
+        return stored_features(self._scope, side, [example.key for example in examples])
 
 
 def _usage(usage: Usage) -> dict[str, float]:

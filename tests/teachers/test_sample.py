@@ -99,9 +99,20 @@ def test_a_teacher_paid_by_the_point_sees_few_points_and_all_their_pairs(design)
     drawn = draw(fraction=0.1, design=design, unit="point", audit={"candidates": 9, "targets": 6})
     asked = drawn.quadrant <= 1
     points = len(set(drawn.candidates[asked])), len(set(drawn.targets[asked]))
-    assert points == (40, 12) and asked.sum() == 40 * 12
     # what is paid for is audited in full
-    assert [(drawn.quadrant == q).sum() for q in (2, 3, 4)] == [40 * 6, 9 * 12, 9 * 6]
+    audited = [(drawn.quadrant == q).sum() for q in (1, 2, 3, 4)]
+    if design == "block":  # as published
+        assert points == (40, 12) and asked.sum() == 40 * 12
+        assert audited == [48, 40 * 6, 9 * 12, 9 * 6]
+        return
+    assert points == (40, 120) and asked.sum() == 40 * 120
+    assert audited == [0, 0, 9 * 120, 0]
+    few = {"fraction": 0.1, "design": design, "max_targets": 50}
+    capped = draw(**few, unit="point", audit={"candidates": 9, "targets": 6})
+    audited = [(capped.quadrant == q).sum() for q in (0, 1, 2, 3, 4)]
+    assert audited == [40 * 50, 0, 40 * 6, 9 * 50, 9 * 6]
+    own = draw(**few, unit="point", same_set=True)
+    assert len(set(own.targets[own.quadrant == 0])) == 40  # the asked rows are both sides
 
 
 def test_everything_is_every_pair_and_no_audit():
