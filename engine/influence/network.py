@@ -25,6 +25,7 @@ from engine.kernels.units import FixedPointForm, PairwiseForm, squared_lengths
 __all__ = [
     "Embeddings",
     "Network",
+    "check_finite",
     "cuda_embeddings_of",
     "embeddings_of",
     "form_of",
@@ -68,7 +69,7 @@ def embeddings_of(
     array = np.asarray(embeddings, dtype=np.float32)
     _check_shape(array.shape, dim, side)
     finite = np.isfinite(squared_lengths(array, threads=threads))
-    _check_finite(np.flatnonzero(~finite), len(array), side)
+    check_finite(np.flatnonzero(~finite), len(array), side)
     return array
 
 
@@ -88,7 +89,7 @@ def cuda_embeddings_of(candidates: Any, targets: Any, dim: int) -> tuple[Tensor,
         tensor = embeddings.detach().to(candidates.device, torch.float32)
         _check_shape(tuple(tensor.shape), dim, side)
         bad = torch.nonzero(~torch.isfinite(tensor).all(dim=1))[:, 0]
-        _check_finite(bad.cpu().numpy(), len(tensor), side)
+        check_finite(bad.cpu().numpy(), len(tensor), side)
         sides.append(tensor)
     return sides[0], sides[1]
 
@@ -103,7 +104,8 @@ def _check_shape(shape: tuple[int, ...], dim: int, side: str) -> None:
         )
 
 
-def _check_finite(bad: IndexArray, num_rows: int, side: str) -> None:
+def check_finite(bad: IndexArray, num_rows: int, side: str) -> None:
+    """Raise ModelError when some rows, `bad`, are not finite."""
     if len(bad) > 0:
         raise ModelError(
             f"{side}: row {bad[0]} ({len(bad)} of {num_rows} rows) holds NaN or "

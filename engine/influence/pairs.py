@@ -1,18 +1,18 @@
 """All pairs of a run, for the workers of the predict stage, from the files of its artifacts.
 
-    UnitWorker   writes the units of a block of rows (`engine.kernels.units`)
-    UnitFiles    where they lie; workers map them, so a node holds each once, however many it runs
-    Pairs        what workers ask: a block of S, the best candidates of some targets, all means
+UnitWorker   writes the units of a block of rows (`engine.kernels.units`)
+UnitFiles    where they lie; workers map them, so a node holds each once, however many it runs
+Pairs        what workers ask: a block of S, the best candidates of some targets, all means
 
-A network that does not factorise has no units: `pairs_of` then computes from embeddings, pair by
-pair.
+UnitPairs    answers from units; DeepPairs from features, pair by pair, for a network that does
+             not factorise and has none
 """
 
 from __future__ import annotations
 
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,7 +23,9 @@ from numpy.typing import NDArray
 
 from engine import storage
 from engine.actors import PartitionWorker
-from engine.artifact_rows import VectorParts, target_side
+from engine.artifact_rows import target_side
+from engine.config import FeatureName
+from engine.features.rows import FeatureRows
 from engine.influence.pools import Pools, PoolSearch
 from engine.influence.predict import mean_influence, predict_influence, top_candidates
 from engine.kernels.arrays import FloatArray
@@ -36,12 +38,13 @@ from engine.run_directory import Artifact, atomic_path, load_array, save_array
 
 __all__ = [
     "UNIT_ROWS",
+    "DeepPairs",
     "Pairs",
     "UnitFiles",
+    "UnitPairs",
     "UnitWorker",
     "load_pools",
     "norm_of",
-    "pairs_of",
     "save_pools",
 ]
 
@@ -73,28 +76,34 @@ def _mapped(path: Path) -> NDArray[np.int32]:
     return tiles
 
 
-def norm_of(embeddings: Artifact) -> float:
-    """The bound of the length of all embeddings that the form of the network is made for."""
+def norm_of(embeddings: Artifact, features: Sequence[FeatureName]) -> float:
+    """The bound of the length of all features that the form of the network is made for."""
     groups = {"candidates", target_side(embeddings), "owned"} & embeddings.manifest["parts"].keys()
-    parts = (part for group in groups for part in VectorParts(embeddings, group).iter_parts())
-    return max(norm_bound(np.asarray(part), threads=1) for part in parts)
+    sides = [FeatureRows(embeddings, group, features) for group in groups]
+    return max(
+        norm_bound(rows.block(start, min(start + UNIT_ROWS, len(rows))), threads=1)
+        for rows in sides
+        for start in range(0, len(rows), UNIT_ROWS)
+    )
 
 
 class UnitWorker(PartitionWorker):
     """Writes the units of a block of rows of one side."""
 
-    def __init__(self, network: Artifact, embeddings: Artifact, norm: float) -> None:
-        self._form = InfluenceNetwork.load(network.path("network")).factorise().fixed_point(norm)
-        self._targets = VectorParts(embeddings, target_side(embeddings))
-        self._embeddings = embeddings
+    def __init__(
+        self, fit: Artifact, embeddings: Artifact, features: Sequence[FeatureName], norm: float
+    ) -> None:
+        self._form = InfluenceNetwork.load(fit.path("student")).factorise().fixed_point(norm)
+        self._embeddings, self._features = embeddings, features
 
     def write(self, payload: Mapping[str, Any], path: Path) -> tuple[int, dict[str, float]]:
         start, stop, side = payload["start"], payload["stop"], payload["side"]
+        group = target_side(self._embeddings) if side == "targets" else side
+        rows = FeatureRows(self._embeddings, group, self._features).block(start, stop)
         if side == "targets":
-            units = self._form.of_targets(self._targets.block(start, stop), threads=1)
+            units = self._form.of_targets(rows, threads=1)
         else:  # owned rows do for targets what candidates would
-            vectors = VectorParts(self._embeddings, side)
-            units = self._form.of_candidates(vectors.block(start, stop), threads=1)
+            units = self._form.of_candidates(rows, threads=1)
         save_array(path, units.tiles)
         return units.num_rows, {}
 
@@ -122,20 +131,9 @@ class Pairs(ABC):
         """The best of each candidate's means over the sub-tasks of the targets: (M,) float32."""
 
 
-def pairs_of(
-    network: Artifact,
-    embeddings: Artifact,
-    num_targets: int,
-    files: UnitFiles | None,
-    pools: Path | None = None,
-) -> Pairs:
-    """From units where there are `files` of them, else from embeddings, pair by pair."""
-    if files is None:
-        return _EmbeddingPairs(network, embeddings, num_targets)
-    return _UnitPairs(files, None if pools is None else load_pools(pools))
+class UnitPairs(Pairs):
+    """From units in files, of a network of at most one hidden layer."""
 
-
-class _UnitPairs(Pairs):
     def __init__(self, files: UnitFiles, pools: Pools | None) -> None:
         self._candidates = files.units("candidates")
         self._targets = files.units("targets")
@@ -184,13 +182,17 @@ def _rows(parts: list[Units], start: int, stop: int) -> Units:
     return parts[part].block(first, first + stop - start)
 
 
-class _EmbeddingPairs(Pairs):
-    def __init__(self, network: Artifact, embeddings: Artifact, num_targets: int) -> None:
-        self._network = InfluenceNetwork.load(network.path("network"))
-        self._candidates = VectorParts(embeddings, "candidates")
-        self._targets = VectorParts(embeddings, target_side(embeddings))
+class DeepPairs(Pairs):
+    """From features, pair by pair, of a network of several hidden layers."""
+
+    def __init__(
+        self, fit: Artifact, embeddings: Artifact, features: Sequence[FeatureName], num_targets: int
+    ) -> None:
+        self._network = InfluenceNetwork.load(fit.path("student"))
+        self._candidates = FeatureRows(embeddings, "candidates", features)
+        self._targets = FeatureRows(embeddings, target_side(embeddings), features)
         self._num_targets = num_targets
-        self._embeddings = embeddings
+        self._embeddings, self._features = embeddings, features
 
     @functools.cached_property
     def _all_candidates(self) -> FloatArray:
@@ -198,7 +200,7 @@ class _EmbeddingPairs(Pairs):
 
     @functools.cached_property
     def _all_owned(self) -> FloatArray:
-        return VectorParts(self._embeddings, "owned").all()
+        return FeatureRows(self._embeddings, "owned", self._features).all()
 
     @functools.cached_property
     def _all_targets(self) -> FloatArray:

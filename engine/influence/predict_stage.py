@@ -1,4 +1,4 @@
-"""Predict: the fitted network over all pairs, in blocks, and its exact means.
+"""Predict: the fitted student over all pairs, in blocks, and its exact means.
 
 A matrix up to `influence.max_dense_gib` is written in full, (M, N) [c, t] in parts of candidates;
 above that, the `influence.neighbours` best candidates of each target, in parts of targets: exactly,
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +24,25 @@ from numpy.typing import NDArray
 from engine.actors import Partition, PartitionWorker, run_partitions
 from engine.artifact_rows import TableParts, VectorParts, as_lists, target_side
 from engine.cluster import node_cpus, run_task
+from engine.config import FeatureName
 from engine.errors import InputError, SettingsError
+from engine.influence.candidate_index import find_index
+from engine.influence.factors import FactorFiles, FactorPairs, FactorWorker, largest_of
 from engine.influence.pairs import (
     UNIT_ROWS,
+    DeepPairs,
+    Pairs,
     UnitFiles,
+    UnitPairs,
     UnitWorker,
+    load_pools,
     norm_of,
-    pairs_of,
     save_pools,
 )
 from engine.influence.pools import find_pools
 from engine.kernels.aggregation import max_of_group_means
 from engine.kernels.arrays import FloatArray
+from engine.kernels.product import Grid
 from engine.network.influence_network import InfluenceNetwork
 from engine.progress import say
 from engine.run_directory import (
@@ -49,10 +57,12 @@ from engine.run_directory import (
 )
 from engine.spelling import meant
 from engine.stage import StageContext, StageResult, Stopwatch
+from engine.students.network import NetworkStudent
+from engine.students.student import ProductStudent, load_student
 
 __all__ = ["run"]
 
-CODE_VERSION = 2
+CODE_VERSION = 3
 # Rows of the teacher's own matrix, and of pairs that go through a deep network, in one part.
 BLOCK_ROWS = 4096
 # Memory of what a worker computes at a time, beside the units that it maps.
@@ -84,16 +94,17 @@ def run(context: StageContext) -> StageResult:
             for start, path in _teacher_blocks(directory, num_candidates)
         ]
     else:
-        source, parts, counts["norm"] = _source(context, shape)
+        source, parts, told = _source(context, shape)
+        counts |= told
         usage = run_task(_write_means, source, subtasks, means_path, threads=_mean_threads())
         if dense:
             parts[kernel] = _dense(context, source, shape)
         else:
             counts["neighbours"] = k = min(settings.neighbours, num_candidates)
-            source["pools"], pool_parts, pool_counts = _pools(context, source, k)
+            source, more, told = _prefilter(context, source, k)
             parts[kernel] = _neighbours(context, source, shape, k)
-            parts |= pool_parts
-            counts |= pool_counts
+            parts |= more
+            counts |= told
         if "owned" in embeddings.manifest["parts"] and pairwise:
             parts["owned"] = _owned(context, source, num_targets)
     parts["means"] = [finish_part(context.directory, means_path, num_candidates, usage)]
@@ -114,7 +125,9 @@ def run(context: StageContext) -> StageResult:
             "influence float32[K], best first",
             "owned/*.npy": "float32 (n,), the most that any owned row does for each target",
             "units-*/*.npy": "int32 (tiles, units, 64): hidden units of the network in fixed point",
+            "factors-*/*.npy": "float32 (rows, R): influence is their inner product",
             "pools.safetensors": "candidates that the targets of each cluster were compared with",
+            "index.safetensors": "FAISS index of the candidates' factors",
         },
     )
 
@@ -181,50 +194,114 @@ def _filled(scores: FloatArray) -> FloatArray:
     return np.where(known, scores, means[None, :]).astype(np.float32)
 
 
-# --- the network's -------------------------------------------------------------------------------
+# --- the student's -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Source:
+    """What workers compute pairs from: files of one form, or the features themselves.
+
+    Attributes:
+        fit, embeddings: artifacts.
+        features: what the student reads.
+        num_targets: N.
+        units, factors: files of a network that factorises, or of a student in the product form.
+        grid: of the factors.
+        prefilter: the file of pools of candidates, or of an index of them, if any.
+    """
+
+    fit: Artifact
+    embeddings: Artifact
+    features: tuple[FeatureName, ...]
+    num_targets: int
+    units: UnitFiles | None = None
+    factors: FactorFiles | None = None
+    grid: Grid | None = None
+    prefilter: Path | None = None
+
+    def pairs(self) -> Pairs:
+        """What answers."""
+        if self.factors is not None and self.grid is not None:
+            return FactorPairs(self.factors, self.grid, self.prefilter)
+        if self.units is not None:
+            return UnitPairs(self.units, load_pools(self.prefilter) if self.prefilter else None)
+        return DeepPairs(self.fit, self.embeddings, self.features, self.num_targets)
 
 
 def _source(
     context: StageContext, shape: tuple[int, int]
-) -> tuple[dict[str, Any], dict[str, list[Part]], float | None]:
-    """What `pairs_of` needs, the parts that were written for it, and the norm they are made for.
-
-    The parts are the units of all sides.
-    """
+) -> tuple[Source, dict[str, list[Part]], dict[str, Any]]:
+    """The source, the parts that were written for it, and what the manifest says of them."""
     fit, embed = context.inputs["fit"], context.inputs["embed"]
-    source = {"network": fit, "embeddings": embed, "num_targets": shape[1], "files": None}
-    network = InfluenceNetwork.load(fit.path("network"))
-    if not network.factorises:
+    source = Source(fit, embed, context.config.features, shape[1])
+    form = run_task(_form_of, fit.path("student"))
+    if form is None:
         say("  predict: a network of several hidden layers goes pair by pair, far slower")
-        return source, {}, None
-    norm = run_task(norm_of, embed)
-    if "base" in context.inputs:  # new rows for a finished run: in the units of its prediction
-        norm = max(norm, float(context.inputs["base"].counts["norm"]))
-    form = network.factorise().fixed_point(norm)
-    inputs = {"network": fit, "embeddings": embed, "norm": norm}
+        return source, {}, {"norm": None}
     sizes = dict(zip(("candidates", "targets"), shape, strict=True))
     if "owned" in embed.manifest["parts"]:
         sizes["owned"] = len(VectorParts(embed, "owned"))
+    base = context.inputs["base"].counts if "base" in context.inputs else {}
+    arguments = {"fit": fit, "embeddings": embed, "features": source.features}
+    if form == "product":
+        of_run = "base" not in context.inputs
+        own = {**arguments, "of_run": of_run}
+        parts, files = _written(context, "factors", sizes, FactorWorker, own)
+        found = FactorFiles(
+            context.directory, {side: tuple(path for path, _ in own) for side, own in files.items()}
+        )
+        told = run_task(largest_of, found)
+        for name in ("largest_candidate", "largest_target"):  # new rows: on the grid of the run's
+            told[name] = max(told[name], float(base.get(name, 0.0)))
+        grid = Grid.of(told["largest_candidate"], told["largest_target"], int(told["rank"]))
+        return replace(source, factors=found, grid=grid), parts, {"norm": None, **told}
+    norm = run_task(norm_of, embed, source.features)
+    norm = max(norm, float(base.get("norm") or 0.0))  # new rows: in the units of the run's
+    parts, files = _written(context, "units", sizes, UnitWorker, {**arguments, "norm": norm})
+    num_positive, step = run_task(_signs_and_step, fit.path("student"), norm)
+    units = UnitFiles(context.directory, files, num_positive, step)
+    return replace(source, units=units), parts, {"norm": norm}
+
+
+def _form_of(student: Path) -> str | None:
+    """The form that all pairs are computed in: product, units, or none."""
+    found = load_student(student)
+    if isinstance(found, ProductStudent):
+        return "product"
+    assert isinstance(found, NetworkStudent), "there is no third kind"
+    return "units" if found.network.factorises else None
+
+
+def _signs_and_step(student: Path, norm: float) -> tuple[int, float]:
+    form = InfluenceNetwork.load(student).factorise().fixed_point(norm)
+    return form.num_positive, form.step
+
+
+def _written(
+    context: StageContext,
+    kind: str,
+    sizes: Mapping[str, int],
+    worker: type[PartitionWorker],
+    arguments: dict[str, Any],
+) -> tuple[dict[str, list[Part]], dict[str, tuple[tuple[str, int], ...]]]:
+    """Files of all sides, written on one pool: the parts by group, (path, rows) by side."""
     partitions = {
-        side: _cut(context, f"units-{side}", num_rows, UNIT_ROWS, "npy", side=side)
+        side: _cut(context, f"{kind}-{side}", num_rows, UNIT_ROWS, "npy", side=side)
         for side, num_rows in sizes.items()
     }
-    all_sides = [piece for group in partitions.values() for piece in group]  # on one pool
-    done = _blocks(context, "units", "rows", all_sides, UnitWorker, inputs)
+    all_sides = [piece for group in partitions.values() for piece in group]
+    done = _blocks(context, kind, "rows", all_sides, worker, arguments)
     parts, files = {}, {}
     for side, group in partitions.items():
         own, done = done[: len(group)], done[len(group) :]
-        parts[f"units-{side}"] = own
+        parts[f"{kind}-{side}"] = own
         files[side] = tuple((part.path, part.rows) for part in own)
-    source["files"] = UnitFiles(context.directory, files, form.num_positive, form.step)
-    return source, parts, norm
+    return parts, files
 
 
-def _write_means(
-    source: dict[str, Any], subtasks: NDArray[np.int64], path: Path
-) -> dict[str, float]:
+def _write_means(source: Source, subtasks: NDArray[np.int64], path: Path) -> dict[str, float]:
     watch = Stopwatch()
-    save_array(path, pairs_of(**source).means(subtasks, threads=_mean_threads()))
+    save_array(path, source.pairs().means(subtasks, threads=_mean_threads()))
     return watch.usage()
 
 
@@ -233,43 +310,56 @@ def _mean_threads() -> int:
     return min(MAX_MEAN_THREADS, node_cpus())
 
 
-def _pools(
-    context: StageContext, source: dict[str, Any], k: int
-) -> tuple[Path | None, dict[str, list[Part]], dict[str, Any]]:
-    """The file of pools, its part, and what the manifest says of it; none if all is compared."""
+def _prefilter(
+    context: StageContext, source: Source, k: int
+) -> tuple[Source, dict[str, list[Part]], dict[str, Any]]:
+    """The source with its prefilter, its part, and what the manifest says of it, if it has one."""
     settings = context.config.influence
-    if settings.recall == 1 or source["files"] is None:
-        return None, {}, {}
-    path = context.directory / "pools.safetensors"
+    if settings.recall == 1 or (source.units is None and source.factors is None):
+        return source, {}, {}
+    name = "pools" if source.units is not None else "index"
+    path = context.directory / f"{name}.safetensors"
     seed, threads = context.config.seed, _mean_threads()
     found = run_task(
-        _write_pools, source["files"], k, settings.recall, seed, threads, path, threads=threads
+        _write_prefilter, source, k, settings.recall, seed, threads, path, threads=threads
     )
     if found is None:
-        say("  predict: pools of candidates would not be faster, so all pairs are compared")
-        return None, {}, {}
+        say("  predict: a prefilter would not be faster, so all pairs are compared")
+        return source, {}, {}
     say(
-        f"  predict: most targets are compared with {found['pool_rows']:,.0f} candidates; "
-        f"measured recall {found['recall']:.3f}"
+        f"  predict: most targets are compared with {found['prefilter_share']:.1%} of the "
+        f"candidates; measured recall {found['recall']:.3f}"
     )
-    parts = {"pools": [finish_part(context.directory, path, found["pools"], found.pop("usage"))]}
-    return path, parts, found
+    usage = found.pop("usage")
+    parts = {name: [finish_part(context.directory, path, 1, usage)]}
+    return replace(source, prefilter=path), parts, found
 
 
-def _write_pools(
-    files: UnitFiles, k: int, recall: float, seed: int, threads: int, path: Path
+def _write_prefilter(
+    source: Source, k: int, recall: float, seed: int, threads: int, path: Path
 ) -> dict[str, Any] | None:
     watch = Stopwatch()
-    sides = files.units("candidates"), files.units("targets")
-    pools = find_pools(*sides, k, recall, seed=seed, threads=threads)
-    if pools is None:
-        return None
-    save_pools(pools, path)
+    if source.units is not None:
+        units = source.units.units("candidates"), source.units.units("targets")
+        pools = find_pools(*units, k, recall, seed=seed, threads=threads)
+        if pools is None:
+            return None
+        save_pools(pools, path)
+        pool_rows = len(pools.ids) / (len(pools.starts) - 1)
+        share = pool_rows / sum(part.num_rows for part in units[0])
+        found, compared = pools.recall, pools.num_compared
+    else:
+        assert source.factors is not None and source.grid is not None, "one of the two"
+        sides = source.factors.parts("candidates"), source.factors.parts("targets")
+        index = find_index(*sides, source.grid, k, recall, seed=seed, threads=threads)
+        if index is None:
+            return None
+        index.save(path)
+        found, compared, share = index.recall, index.num_compared, index.share
     return {
-        "recall": pools.recall,
-        "pools": len(pools.starts) - 1,
-        "pool_rows": len(pools.ids) / (len(pools.starts) - 1),
-        "targets_compared_with_all": pools.num_compared,
+        "recall": found,
+        "prefilter_share": share,
+        "targets_compared_with_all": compared,
         "usage": watch.usage(),
     }
 
@@ -277,8 +367,8 @@ def _write_pools(
 class OwnedWorker(PartitionWorker):
     """Writes the best that owned rows do for each of a block of targets."""
 
-    def __init__(self, **source: Any) -> None:
-        self._pairs = pairs_of(**source)
+    def __init__(self, source: Source) -> None:
+        self._pairs = source.pairs()
 
     def write(self, payload: Mapping[str, Any], path: Path) -> tuple[int, dict[str, float]]:
         best = self._pairs.best_owned(payload["start"], payload["stop"])
@@ -289,8 +379,8 @@ class OwnedWorker(PartitionWorker):
 class DenseWorker(PartitionWorker):
     """Writes the influence of a block of candidates on all targets."""
 
-    def __init__(self, **source: Any) -> None:
-        self._pairs = pairs_of(**source)
+    def __init__(self, source: Source) -> None:
+        self._pairs = source.pairs()
 
     def write(self, payload: Mapping[str, Any], path: Path) -> tuple[int, dict[str, float]]:
         influence = self._pairs.block(payload["start"], payload["stop"])
@@ -301,8 +391,8 @@ class DenseWorker(PartitionWorker):
 class NeighbourWorker(PartitionWorker):
     """Writes the best candidates of a block of targets."""
 
-    def __init__(self, neighbours: int, **source: Any) -> None:
-        self._pairs = pairs_of(**source)
+    def __init__(self, neighbours: int, source: Source) -> None:
+        self._pairs = source.pairs()
         self._neighbours = neighbours
 
     def write(self, payload: Mapping[str, Any], path: Path) -> tuple[int, dict[str, float]]:
@@ -313,29 +403,29 @@ class NeighbourWorker(PartitionWorker):
         return len(top.ids), {}
 
 
-def _dense(context: StageContext, source: dict[str, Any], shape: tuple[int, int]) -> list[Part]:
+def _dense(context: StageContext, source: Source, shape: tuple[int, int]) -> list[Part]:
     num_candidates, num_targets = shape
     size = _block_rows(4 * num_targets, num_candidates, num_targets)
     blocks = _cut(context, "dense", num_candidates, size, "npy", pairs=num_targets)
-    return _blocks(context, "dense", "pairs", blocks, DenseWorker, source)
+    return _blocks(context, "dense", "pairs", blocks, DenseWorker, {"source": source})
 
 
 def _neighbours(
-    context: StageContext, source: dict[str, Any], shape: tuple[int, int], k: int
+    context: StageContext, source: Source, shape: tuple[int, int], k: int
 ) -> list[Part]:
     num_candidates, num_targets = shape
     row_bytes = 32 * k + 1024  # keys, and the lists that they become
     size = _block_rows(row_bytes, num_targets, num_candidates)
     blocks = _cut(context, "neighbours", num_targets, size, "arrow", pairs=num_candidates)
-    settings = {**source, "neighbours": k}
+    settings = {"source": source, "neighbours": k}
     return _blocks(context, "neighbours", "pairs", blocks, NeighbourWorker, settings)
 
 
-def _owned(context: StageContext, source: dict[str, Any], num_targets: int) -> list[Part]:
+def _owned(context: StageContext, source: Source, num_targets: int) -> list[Part]:
     num_owned = len(VectorParts(context.inputs["embed"], "owned"))
     size = _block_rows(64, num_targets, num_owned)
     blocks = _cut(context, "owned", num_targets, size, "npy", pairs=num_owned)
-    return _blocks(context, "owned", "pairs", blocks, OwnedWorker, source)
+    return _blocks(context, "owned", "pairs", blocks, OwnedWorker, {"source": source})
 
 
 def _block_rows(row_bytes: int, num_rows: int, row_pairs: int) -> int:
@@ -366,7 +456,7 @@ def _cut(
         settings.neighbours,
         settings.recall,
         context.config.seed,
-        context.inputs["base"].counts["norm"] if "base" in context.inputs else None,
+        context.inputs["base"].fingerprint if "base" in context.inputs else None,
     ]
     return [
         Partition(

@@ -79,6 +79,12 @@ def _why(
         named = _named(told["nearest"], by_row, ranks)
         yield f"{what} selected row is {named}, cosine {told['similarity']:.3f}"
     yield f"its mean influence is {told['mean_influence']:.4g}"
+    if counts.get("asked") == counts["candidates"]:
+        yield "the teacher itself says so: it was asked about every row"
+    elif told["known_by"] == "asked":
+        yield "the teacher was asked about it; it competed by what is predicted without that answer"
+    else:
+        yield "the teacher was not asked about it: that is predicted"
 
 
 def _named(row: int, by_row: dict[int, dict[str, str]], ranks: dict[int, int | None]) -> str:

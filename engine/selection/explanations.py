@@ -20,7 +20,8 @@ from engine.selection.select import Selection
 __all__ = ["COLUMNS", "Coverage", "write_explanations"]
 
 COLUMNS = (
-    "row, id; rank and gain of a selected row, else null; mean_influence; gain_left: what the row "
+    "row, id; rank and gain of a selected row, else null; mean_influence; known_by: asked, where "
+    "the teacher answered about the row, or predicted; gain_left: what the row "
     "would still add to the objective, null where that is not one of coverage; nearest and "
     "similarity: the selected row, other than itself, with the most similar embedding, and their "
     "cosine; covered_by and coverage: the selected row that covers it best in the objective's own "
@@ -78,11 +79,12 @@ def write_explanations(
     coverage: Coverage | None,
     covers_candidates: bool,
     nearest: Sequence[Path],
+    asked: IndexArray,
 ) -> None:
     """Write the table of all candidates, in corpus order. Memory: some 100 bytes for each.
 
-    `nearest` are the lists of `find_nearest`, each candidate's nearest selected row; none where
-    nothing was selected.
+    `asked` are the rows that the teacher answered about. `nearest` are the lists of
+    `find_nearest`, each candidate's nearest selected row; none where nothing was selected.
     """
     num_candidates, ranking = len(means), selection.ranking
     selected = np.zeros(num_candidates, dtype=bool)
@@ -93,14 +95,16 @@ def write_explanations(
     gain[ranking] = selection.gains
     ids, similarity = _nearest(nearest, num_candidates)
     alone = ids == np.arange(num_candidates)  # the only selected row has no other
+    row_numbers = np.arange(num_candidates)
     columns: dict[str, pa.Array] = {
-        "row": pa.array(np.arange(num_candidates)),
+        "row": pa.array(row_numbers),
         "id": pa.chunked_array(
             [t["id"].combine_chunks() for t in TableParts(corpus, "candidates").iter_parts(["id"])]
         ),
         "rank": _where(selected, rank),
         "gain": _where(selected, gain),
         "mean_influence": pa.array(means),
+        "known_by": pa.array(np.where(np.isin(row_numbers, asked), "asked", "predicted")),
         "gain_left": pa.nulls(num_candidates, pa.float64()),
         "nearest": _where(~alone, ids),
         "similarity": _where(~alone, similarity),

@@ -7,6 +7,7 @@ the cosine of the embeddings, whose `influence.neighbours` nearest are found her
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from engine.artifact_rows import VectorParts
 from engine.cluster import run_task
 from engine.config import Config, SelectionConfig
 from engine.errors import SettingsError
-from engine.kernels.arrays import FloatArray
+from engine.kernels.arrays import FloatArray, IndexArray
 from engine.run_directory import Artifact, Part, finish_part, load_array, read_table, save_array
 from engine.selection.kernel_files import KernelFiles, scaled
 from engine.selection.nearest import NearestRows, find_nearest, read_nearest
@@ -25,7 +26,7 @@ from engine.selection.problem import Problem
 from engine.selection.row_limits import count_tokens, tokens_of, write_groups
 from engine.stage import StageContext
 
-__all__ = ["DEFAULT_BUDGET", "Prepared", "num_to_select", "prepare"]
+__all__ = ["DEFAULT_BUDGET", "Prepared", "asked_rows", "num_to_select", "prepare"]
 
 DEFAULT_BUDGET = 0.3
 _SPARES_OWNED = ("facility_location_conditional_gain", "facility_location_mutual_information")
@@ -193,13 +194,22 @@ def _add_limits(prepared: Prepared, context: StageContext) -> None:
     settings, corpus = context.config.selection, context.inputs["ingest"]
     path = context.directory / "groups.npy"
     crashing = _crashing(context.inputs["embed"])
-    if crashing and settings.quotas is None:
-        run_task(_write_crashing, crashing, prepared.problem.means, path)
-        prepared.problem = replace(prepared.problem, groups=path, quotas={1: 0})
     if crashing:
         prepared.counts["crashing_rows"] = crashing
+    barred = crashing
+    if settings.pool == "exclude_labelled":
+        asked = run_task(asked_rows, dict(context.inputs), True).tolist()
+        barred = sorted({*crashing, *asked})
+    if len(barred) == context.inputs["predict"].counts["candidates"]:
+        raise SettingsError(
+            "selection.pool exclude_labelled leaves no row to select from: the teacher was asked "
+            "about all of them; use pool: all"
+        )
+    if barred and settings.quotas is None:
+        run_task(_write_barred, barred, prepared.problem.means, path)
+        prepared.problem = replace(prepared.problem, groups=path, quotas={1: 0})
     if settings.quotas is not None:
-        names = run_task(write_groups, corpus, settings.quotas.column, path, crashing)
+        names = run_task(write_groups, corpus, settings.quotas.column, path, barred)
         most: int | dict[Any, int] = settings.quotas.most
         if not isinstance(most, int):
             unknown = sorted(most.keys() - set(names))
@@ -209,7 +219,7 @@ def _add_limits(prepared: Prepared, context: StageContext) -> None:
                     f"column {settings.quotas.column!r}; they have: {', '.join(names[:20])}"
                 )
             most = {names.index(name): quota for name, quota in most.items()}
-        if crashing:
+        if barred:
             most = dict.fromkeys(range(len(names)), most) if isinstance(most, int) else most
             most |= {len(names): 0}
         prepared.problem = replace(prepared.problem, groups=path, quotas=most)
@@ -230,9 +240,23 @@ def _crashing(embeddings: Artifact) -> list[int]:
     return found
 
 
-def _write_crashing(crashing: list[int], means: Path, path: Path) -> None:
+def asked_rows(inputs: Mapping[str, Artifact], in_training: bool = False) -> IndexArray:
+    """Candidates that the teacher was asked about, for training or also for the audit, ascending.
+
+    None of new rows for a finished run: its teacher was asked about others.
+    """
+    if "run-score" in inputs:
+        return np.empty(0, np.int64)
+    labels = read_table(inputs["score"].path("labels"), columns=["candidate", "quadrant"])
+    rows = labels["candidate"].to_numpy()
+    if in_training:
+        rows = rows[labels["quadrant"].to_numpy() == 0]
+    return np.unique(rows).astype(np.int64)
+
+
+def _write_barred(barred: list[int], means: Path, path: Path) -> None:
     groups = np.zeros(len(load_array(means)), dtype=np.int64)
-    groups[crashing] = 1
+    groups[barred] = 1
     save_array(path, groups)
 
 

@@ -69,11 +69,11 @@ def count_tokens(corpus: Artifact, config: Config, root: Path) -> list[Part]:
 
 
 def write_groups(
-    corpus: Artifact, column: str, path: Path, crashing: Sequence[int] = ()
+    corpus: Artifact, column: str, path: Path, barred: Sequence[int] = ()
 ) -> list[str]:
     """The group of each candidate, numbered by name, (M,) int64; returns the names.
 
-    A row without the column is in the group "", and the `crashing` rows are in one after all that
+    A row without the column is in the group "", and the `barred` rows are in one after all that
     have a name. SettingsError when no row has the column.
     """
     names: list[str] = []
@@ -90,7 +90,7 @@ def write_groups(
             f"they have: {', '.join(sorted(known)) or 'no further columns'}{meant(column, known)}"
         )
     unique, numbers = np.unique(np.array(names), return_inverse=True)
-    numbers[list(crashing)] = len(unique)
+    numbers[list(barred)] = len(unique)
     save_array(path, numbers.astype(np.int64))
     return [str(name) for name in unique.tolist()]
 

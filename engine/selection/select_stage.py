@@ -17,7 +17,7 @@ from engine.run_directory import Artifact, Part, finish_part, load_array, read_t
 from engine.selection import explanations, partitioned, subset_files
 from engine.selection.explanations import Coverage
 from engine.selection.nearest import NearestRows, find_nearest
-from engine.selection.prepare import prepare
+from engine.selection.prepare import asked_rows, prepare
 from engine.selection.problem import Problem
 from engine.selection.row_limits import counting_model
 from engine.selection.select import Selection
@@ -133,7 +133,7 @@ def _write(
     ranking = picks["row"].to_numpy()
     selection = Selection(ranking, picks["gain"].to_numpy(), None, 0.0)
     coverage = Coverage.of(problem, ranking)
-    corpus = inputs["ingest"]
+    corpus, asked = inputs["ingest"], asked_rows(inputs)
     explanations.write_explanations(
         root / "explanations.parquet",
         corpus,
@@ -142,12 +142,15 @@ def _write(
         coverage,
         covers_candidates,
         [root / path for path in near],
+        asked,
     )
     rows = subset_files.write_ranking(selection, means, corpus, root)
     subset_files.write_subset(rows, read_table(root / "ranking.parquet"), root, "subset")
     told = {
         "selected": len(ranking),
         "candidates": len(means),
+        "asked": len(asked),
+        "asked_selected": int(np.isin(ranking, asked).sum()),
         "mean_influence_selected": float(means[ranking].mean()) if len(ranking) else None,
         "mean_influence_all": float(means.mean()),
         "covered_value": None if coverage is None else coverage.objective_value,

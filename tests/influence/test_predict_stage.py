@@ -16,11 +16,12 @@ import pytest
 import torch
 
 from engine.config import parse_config
-from engine.influence import pairs, pools, predict_stage
+from engine.influence import candidate_index, factors, pairs, pools, predict_stage
 from engine.influence.predict import mean_influence, predict_influence, top_candidates
 from engine.network.influence_network import InfluenceNetwork
 from engine.run_directory import Artifact, Part, RunDirectory, finish_part
 from engine.stage import StageContext, StageResult
+from engine.students.cosine import CosineStudent
 
 DIM, M, N = 8, 1000, 300
 
@@ -42,7 +43,7 @@ def make_network(hidden: tuple[int, ...] = (10,), pairwise: bool = True) -> Infl
 class _Inputs:
     """The artifacts that the stage reads, with embeddings in parts of uneven size."""
 
-    def __init__(self, path: Path, network: InfluenceNetwork, e_c: Any, e_t: Any) -> None:
+    def __init__(self, path: Path, network: Any, e_c: Any, e_t: Any) -> None:
         self.run = RunDirectory(path)
         self.made: dict[str, Artifact] = {}
         extra = [json.dumps({"task": f"task {task}"}) for task in TASKS]
@@ -58,9 +59,9 @@ class _Inputs:
         self.commit("embed", groups, {})
         self.commit("sample", {}, {"pairwise": network.pairwise, "everything": False})
         self.commit("score", {}, {})
-        weights = self.folder("fit") / "network.safetensors"
+        weights = self.folder("fit") / "student.safetensors"
         network.save(weights)
-        self.commit("fit", {"network": [(weights, 1)]}, {})
+        self.commit("fit", {"student": [(weights, 1)]}, {})
 
     def folder(self, stage: str) -> Path:
         folder = self.run.stage_dir(stage)
@@ -101,13 +102,14 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def cut(monkeypatch: pytest.MonkeyPatch, unit_rows: int, worker_bytes: int) -> None:
     monkeypatch.setattr(pairs, "UNIT_ROWS", unit_rows)
+    monkeypatch.setattr(factors, "UNIT_ROWS", unit_rows)
     monkeypatch.setattr(predict_stage, "UNIT_ROWS", unit_rows)
     monkeypatch.setattr(predict_stage, "WORKER_BYTES", worker_bytes)
 
 
 def predict(
     path: Path,
-    network: InfluenceNetwork | None = None,
+    network: Any = None,
     e_c: np.ndarray = E_C,
     e_t: np.ndarray = E_T,
     **influence: Any,
@@ -116,6 +118,7 @@ def predict(
     config = {
         "corpus": {"path": "a.jsonl"},
         "target": {"path": "b.jsonl"},
+        "features": ["text"],
         "influence": influence,
     }
     directory = path / "predict"
@@ -163,6 +166,49 @@ def test_neighbours(in_process: None, tmp_path: Path, hidden: tuple[int, ...]) -
     assert result.counts["neighbours"] == 7
 
 
+def cosine() -> CosineStudent:
+    return CosineStudent(DIM, 2.0, -0.5)
+
+
+def test_a_student_in_the_product_form(in_process: None, tmp_path: Path) -> None:
+    directory, result = predict(tmp_path / "dense", cosine())
+    expected = predict_influence(cosine(), E_C, E_T)
+    assert matrix(directory, result).tobytes() == expected.tobytes()
+    np.testing.assert_allclose(expected, 2 * E_C @ E_T.T - 0.5, atol=1e-5)
+    means = mean_influence(cosine(), E_C, E_T)
+    assert np.load(directory / "mean_influence.npy").tobytes() == means.tobytes()
+    np.testing.assert_allclose(means, expected.mean(axis=1), atol=1e-6)
+    directory, result = predict(tmp_path / "sparse", cosine(), **SPARSE)
+    top = top_candidates(cosine(), E_C, E_T, 7)
+    ids, influence = neighbours(directory, result)
+    assert ids.tolist() == top.ids.tolist()
+    assert influence.astype(np.float32).tobytes() == top.influence.tobytes()
+
+
+def test_an_index_of_the_candidates_and_its_recall_are_in_the_manifest(
+    in_process: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name, value in (("MIN_CANDIDATES", 1000), ("NUM_JUDGES", 128), ("MIN_TARGETS", 256)):
+        monkeypatch.setattr(candidate_index, name, value)
+    e_c, e_t = embeddings(4096, 0), embeddings(4096, 1)
+    directory, result = predict(tmp_path / "a", cosine(), e_c=e_c, e_t=e_t, recall=0.9, **SPARSE)
+    exact = top_candidates(cosine(), e_c, e_t, 7)
+    ids, influence = neighbours(directory, result)
+    hits = [np.isin(true, some).mean() for true, some in zip(exact.ids, ids, strict=True)]
+    assert 0.9 <= result.counts["recall"] < 1 and result.counts["prefilter_share"] < 0.5
+    assert np.mean(hits) == pytest.approx(result.counts["recall"], abs=0.04)
+    same = ids == exact.ids  # what is found has the exact influence
+    assert (influence.astype(np.float32)[same] == exact.influence[same]).all()
+    assert "measured recall" in capsys.readouterr().err
+    _, other = predict(tmp_path / "b", cosine(), e_c=e_c, e_t=e_t, recall=0.9, **SPARSE)
+    assert [part.sha256 for part in other.parts["neighbours"]] == [
+        part.sha256 for part in result.parts["neighbours"]
+    ]
+
+
 def test_pointwise(in_process: None, tmp_path: Path) -> None:
     network = make_network(pairwise=False)
     directory, result = predict(tmp_path, network)
@@ -178,16 +224,17 @@ def test_subtasks(in_process: None, tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.load(directory / "mean_influence.npy"), expected)
 
 
+@pytest.mark.parametrize("student", [make_network, cosine])
 @pytest.mark.parametrize("sparse", [False, True])
 def test_any_cut_gives_the_same_rows(
-    in_process: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sparse: bool
+    in_process: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sparse: bool, student: Any
 ) -> None:
     settings = SPARSE if sparse else {}
     read = neighbours if sparse else matrix
     results = []
     for number, (unit_rows, worker_bytes) in enumerate([(64, 1), (128, 2**27), (2**16, 2**17)]):
         cut(monkeypatch, unit_rows, worker_bytes)
-        directory, result = predict(tmp_path / str(number), **settings)
+        directory, result = predict(tmp_path / str(number), student(), **settings)
         results.append((np.asarray(read(directory, result)[0]), len(result.parts), directory))
     assert len({rows.tobytes() for rows, _, _ in results}) == 1
     means = {(directory / "mean_influence.npy").read_bytes() for *_, directory in results}
@@ -278,6 +325,7 @@ def test_the_same_bytes_on_one_and_two_actors_and_after_a_kill(tmp_path: Path) -
         {
             "corpus": {"path": "a.jsonl"},
             "target": {"path": "b.jsonl"},
+            "features": ["text"],
             "influence": {**SPARSE, "execution": {"max_actors": 2}},
         }
     )

@@ -101,6 +101,25 @@ def test_objectives_over_the_targets(job, objective, settings):
     expect(directory, influence.T, objective, **settings)
 
 
+def test_every_row_says_whether_the_teacher_was_asked_about_it(job):
+    directory = selected(job)
+    sample = pq.read_table(directory.artifact("3-sample").path("pairs")).to_pandas()
+    told = explained(directory)
+    asked = set(told.loc[told["known_by"] == "asked", "row"])
+    assert asked == set(sample["candidate"]) and 0 < len(asked) < len(told)
+    counts = directory.artifact("7-selection").counts
+    picks = set(ranking(directory)["row"].to_pylist())
+    assert counts["asked"] == len(asked) and counts["asked_selected"] == len(picks & asked)
+
+
+def test_labelled_rows_can_be_kept_out_as_published(job):
+    directory = selected(job, pool="exclude_labelled")
+    sample = pq.read_table(directory.artifact("3-sample").path("pairs")).to_pandas()
+    learned = set(sample.loc[sample["quadrant"] == 0, "candidate"])
+    picks = set(ranking(directory)["row"].to_pylist())
+    assert len(picks) == 30 and not picks & learned
+
+
 def cosines(embeddings):
     return np.clip(embeddings @ embeddings.T, 0, 1)
 
