@@ -63,6 +63,11 @@ bench: venv
 		--json $(RESULTS)/fidelity-points.json
 	$(BIN)/python benchmarks/fidelity.py --work $(WORK) --teachers delift_se \
 		--sizes 250 500 1000 2000 --json $(RESULTS)/fidelity-sizes.json
+	$(BIN)/python benchmarks/students.py truth --work $(WORK)/students
+	$(BIN)/python benchmarks/students.py table --work $(WORK)/students --json $(RESULTS)/students.json
+	$(BIN)/python benchmarks/students.py growth --work $(WORK)/students \
+		--json $(RESULTS)/students-growth.json
+	$(BIN)/python benchmarks/students.py scale --json $(RESULTS)/students-scale.json
 	$(BIN)/python benchmarks/pool.py --work $(WORK)/pool --rows 200000
 	$(BIN)/python benchmarks/prefilter.py --work $(WORK)/pool \
 		--runs delift=$(WORK)/delift-superni_like se=$(WORK)/delift_se-superni_like \

@@ -68,7 +68,7 @@ Row = dict[str, Any]
 
 # --- (a) measured --------------------------------------------------------------------------------
 
-STAGES = {"sample": "3-sample", "score": "4-teacher", "fit": "5-network"} | {
+STAGES = {"sample": "3-sample", "score": "4-teacher", "fit": "5-student"} | {
     "predict": "6-influence",
     "select": "7-selection",
 }
@@ -226,7 +226,7 @@ def fitted_epochs(runs: Sequence[Path]) -> dict[str, float]:
     """Epochs of all members together that the measured fits took, by teacher."""
     found: dict[str, list[int]] = {}
     for run in runs:
-        for path in run.glob("evaluation/subsets/nn-*/5-network/manifest.json"):
+        for path in run.glob("evaluation/subsets/nn-*/5-student/manifest.json"):
             teacher = path.parts[-3].removeprefix("nn-").rsplit("-", 1)[0].replace("-", "_")
             found.setdefault(teacher, []).append(int(read_json(path)["counts"]["epochs"]))
     return {teacher: float(np.mean(epochs)) for teacher, epochs in found.items()}

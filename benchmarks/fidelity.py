@@ -121,6 +121,8 @@ def settings(teacher: str, arguments: argparse.Namespace, **sections: Any) -> Co
         "corpus": rows,
         "teacher": TEACHERS[teacher],
         "network": {"num_workers": 1},
+        "student": {"name": "network"},
+        "features": ["text"],
         "selection": {"budget": BUDGET},
     }
     if teacher in TARGETS_FROM_VALID:
@@ -176,16 +178,16 @@ def growth(teacher: str, arguments: argparse.Namespace) -> Iterator[dict[str, An
 def _rows(
     named: dict[str, Any], directory: RunDirectory, full: list[np.ndarray] | None
 ) -> Iterator[dict[str, Any]]:
-    score, fit = _artifact(directory, "4-teacher"), _artifact(directory, "5-network")
+    score, fit = _artifact(directory, "4-teacher"), _artifact(directory, "5-student")
     found = read_json(fit.path("fidelity"))
     means = found["candidate_means"]
     row = {
         **named,
         "labels": fit.counts["training_labels"],
         "teacher_cpu_s": _training_seconds(directory, score.manifest["usage"]),
-        "means": means["spearman"]["network"],
+        "means": means["spearman"]["student"],
         "means_cosine": means["spearman"].get("cosine"),
-        "means_ridge": means["spearman"]["ridge"],
+        "means_ridge": means["spearman"]["linear"],
         "split_half": means["split_half"],
         "trusted": found["trusted"],
         "verdict": found["reasons"],
@@ -197,20 +199,20 @@ def _rows(
             row[f"{name}_overlap"] = shared
         row["chance"] = BUDGET / (2 - BUDGET)
     for quadrant, measured in found["quadrants"].items():
-        network, scores = measured["scores"]["network"], measured["scores"]
+        student, scores = measured["scores"]["student"], measured["scores"]
         yield {
             **row,
             "quadrant": quadrant,
             "pairs": measured["num_pairs"],
-            **{k: network[k] for k in ("mse", "mse_std", "r2", "r2_interval", "spearman")},
-            "spearman_interval": network["spearman_interval"],
+            **{k: student[k] for k in ("mse", "mse_std", "r2", "r2_interval", "spearman")},
+            "spearman_interval": student["spearman_interval"],
             "cosine": scores["cosine"]["spearman"] if "cosine" in scores else None,
             "cosine_r2": scores["cosine"]["r2"] if "cosine" in scores else None,
-            "ridge": scores["ridge"]["spearman"],
-            "ridge_r2": scores["ridge"]["r2"],
+            "ridge": scores["linear"]["spearman"],
+            "ridge_r2": scores["linear"]["r2"],
             "mean_r2": scores["mean"]["r2"],
             "permuted": scores["permuted"]["spearman"],
-            "lead_over_ridge": scores["ridge"]["spearman_lead_interval"],
+            "lead_over_ridge": scores["linear"]["spearman_lead_interval"],
         }
 
 

@@ -241,7 +241,7 @@ def main() -> None:
     faiss.omp_set_num_threads(arguments.threads)
     embeddings = pool(arguments.work, max(arguments.sizes))
     networks = {
-        name: InfluenceNetwork.load(Path(run) / "5-network/network.safetensors")
+        name: InfluenceNetwork.load(Path(run) / "5-student/student.safetensors")
         for name, run in (text.split("=", 1) for text in arguments.runs)
     }
     networks["cosine labels"] = cosine_network(embeddings)

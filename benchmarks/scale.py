@@ -60,7 +60,7 @@ STAGES = {
     "embed": "2-embeddings",
     "sample": "3-sample",
     "score": "4-teacher",
-    "fit": "5-network",
+    "fit": "5-student",
     "predict": "6-influence",
     "select": "7-selection",
     "report": "8-report",

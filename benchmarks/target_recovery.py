@@ -325,7 +325,7 @@ def fidelity(runs: dict[str, RunDirectory]) -> list[dict[str, Any]]:
     """What the audit of each run says."""
     rows = []
     for teacher, directory in runs.items():
-        artifact = directory.artifact("5-network")
+        artifact = directory.artifact("5-student")
         assert artifact is not None, "the run is finished"
         found = read_json(artifact.path("fidelity"))
         counts = {name: artifact.counts[name] for name in ("training_labels", "spearman", "r2")}

@@ -6,7 +6,8 @@ The pipeline in order, one package per step (engine/README.md is the map):
     embedding   2 embed    sentence embeddings on an actor pool
     teachers    3 sample   which pairs the teacher is asked about
                 4 score    its answers, kept for ever
-    network     5 fit      the InfluenceNetwork learns them; an audit says how well
+    students    5 fit      a student learns them, the InfluenceNetwork or another; an audit says
+                           how well
     influence   6 predict  all pairs, in tiles
     selection   7 select   greedy over an objective
     report      8 report   what was picked, whether to trust it, what it cost
@@ -27,9 +28,11 @@ if TYPE_CHECKING:
     from engine.network.influence_network import InfluenceNetwork
     from engine.pipeline import run
     from engine.selection.select import select
+    from engine.students.vectors import VectorStudent
 
 __all__ = [
     "InfluenceNetwork",
+    "VectorStudent",
     "fit_network",
     "mean_influence",
     "predict_influence",
@@ -42,6 +45,7 @@ __all__ = [
 # Loaded when first used: a job that reports a typo in its settings should not import torch first.
 _HOME = {
     "InfluenceNetwork": "engine.network.influence_network",
+    "VectorStudent": "engine.students.vectors",
     "fit_network": "engine.network.fit",
     "mean_influence": "engine.influence.predict",
     "predict_influence": "engine.influence.predict",

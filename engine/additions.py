@@ -1,10 +1,10 @@
-"""New rows for a finished run: scored by its frozen network, selected for what they add, merged.
+"""New rows for a finished run: scored by its frozen student, selected for what they add, merged.
 
     RUN/additions/NAME-DIGEST/   1-corpus 2-embeddings 3-sample 4-teacher 5-drift 6-influence
                                  7-selection 8-merged
 
 The stages are those of the pipeline over the new rows alone; where they need more, they are given
-views of the run's artifacts: its targets, its network, and as owned rows its subset. Nothing of the
+views of the run's artifacts: its targets, its student, and as owned rows its subset. Nothing of the
 old rows is computed again. A later corpus comes after the additions before it: their rows count as
 known and what was added as owned. The same corpus again finds its own folder and is done.
 """
@@ -19,13 +19,15 @@ from typing import Any
 
 from engine import storage
 from engine.artifact_rows import VectorParts
+from engine.audit import drift
 from engine.cluster import connected, refuse_unseen, run_task
 from engine.config import Config, CorpusConfig, override, parse_config
 from engine.corpus import ingest
 from engine.embedding import embed
 from engine.errors import EngineError, RunDirectoryError, SettingsError
+from engine.features.feature import Source, sources_of
+from engine.features.rows import group_of
 from engine.influence import predict_stage
-from engine.network import drift
 from engine.pipeline import STAGES
 from engine.progress import say
 from engine.run_directory import (
@@ -70,37 +72,50 @@ def _embed(context: StageContext) -> StageResult:
     """The new rows, and the vectors of the rows that were selected before."""
     result = embed.run(context)
     before = context.inputs["previous-embed"], context.inputs["previous"]
-    path = context.directory / f"selected-{digest([a.fingerprint for a in before])}.npy"
-    rows = run_task(_write_selected, *before, path)
-    result.parts["selected"] = [finish_part(context.directory, path, rows)]
+    key = digest([artifact.fingerprint for artifact in before])
+    for source in sources_of(context.config.features):
+        name = group_of("selected", source)
+        path = context.directory / f"{name}-{key}.npy"
+        rows = run_task(_write_selected, *before, group_of("candidates", source), path)
+        result.parts[name] = [finish_part(context.directory, path, rows)]
     return result
 
 
-def _write_selected(embeddings: Artifact, selection: Artifact, path: Path) -> int:
+def _write_selected(embeddings: Artifact, selection: Artifact, group: str, path: Path) -> int:
     rows = read_table(selection.path("ranking"), columns=["row"])["row"].to_numpy()
-    save_array(path, VectorParts(embeddings, "candidates").take(rows))
+    save_array(path, VectorParts(embeddings, group).take(rows))
     return len(rows)
 
 
 def _beside_the_run(inputs: Mapping[str, Artifact]) -> dict[str, Artifact]:
     """Views for prediction and selection: new candidates, the run's targets, what is owned."""
     run_corpus, run_vectors = inputs["run-ingest"], inputs["run-embed"]
-    corpus, vectors = inputs["ingest"], inputs["embed"]
-    owned = [(vectors, "selected")]
-    if "owned" in inputs["previous-embed"].manifest["parts"]:
-        owned.append((inputs["previous-embed"], "owned"))
-    groups: dict[str, list[tuple[Artifact, str]]] = {"owned": owned}
-    if "targets" in run_vectors.manifest["parts"]:
+    corpus, vectors, previous = inputs["ingest"], inputs["embed"], inputs["previous-embed"]
+    groups: dict[str, list[tuple[Artifact, str]]] = {}
+    for source in _sources(vectors):
+        owned, targets = group_of("owned", source), group_of("targets", source)
+        groups[owned] = [(vectors, group_of("selected", source))]
+        if owned in previous.manifest["parts"]:
+            groups[owned].append((previous, owned))
+        if targets in run_vectors.manifest["parts"]:
+            groups[targets] = [(run_vectors, targets)]
+    if "targets" in groups:
         corpus = corpus.with_groups(targets=[(run_corpus, "targets")])
-        groups["targets"] = [(run_vectors, "targets")]
     run = {name: inputs[f"run-{name}"] for name in ("sample", "score", "fit")}
     return {**inputs, "ingest": corpus, "embed": vectors.with_groups(**groups), **run}
+
+
+def _sources(embeddings: Artifact) -> list[Source]:
+    """What its features are made of."""
+    return sources_of(embeddings.counts["features"])
 
 
 def _after_the_run(inputs: Mapping[str, Artifact], name: str) -> Artifact:
     """A view for the audit: the rows of the run, then the new ones."""
     run, new = inputs[f"run-{name}"], inputs[name]
-    return run.with_groups(candidates=[(run, "candidates"), (new, "candidates")])
+    sources: list[Source] = _sources(new) if name == "embed" else ["text"]
+    groups = [group_of("candidates", source) for source in sources]
+    return run.with_groups(**{group: [(run, group), (new, group)] for group in groups})
 
 
 def _predict(context: StageContext) -> StageResult:
@@ -137,7 +152,7 @@ ADDITION_STAGES: tuple[Stage, ...] = (
         "embed",
         "2-embeddings",
         _embed,
-        ("embedding",),
+        ("embedding", "features"),
         ("ingest", "previous", "previous-embed"),
         identity=embed.identity,
     ),
@@ -150,12 +165,18 @@ ADDITION_STAGES: tuple[Stage, ...] = (
         ("ingest", "sample", *_RUN),
         identity=score.identity,
     ),
-    Stage("drift", "5-drift", _drift, ("seed", "drift"), ("ingest", "embed", "score", *_RUN)),
+    Stage(
+        "drift",
+        "5-drift",
+        _drift,
+        ("seed", "drift", "features"),
+        ("ingest", "embed", "score", *_RUN),
+    ),
     Stage(
         "predict",
         "6-influence",
         _predict,
-        ("seed", "influence"),
+        ("seed", "influence", "features"),
         ("ingest", "embed", *_RUN),
     ),
     Stage(
@@ -180,10 +201,10 @@ def score_new(
     overrides: Mapping[str, Any] | None = None,
     overwrite: bool = False,
 ) -> RunDirectory:
-    """Score new rows with the frozen network of a run and select what they add to its subset.
+    """Score new rows with the frozen student of a run and select what they add to its subset.
 
     Args:
-        run_dir: a finished run with a network.
+        run_dir: a finished run with a student.
         corpus: file, directory or glob of the new rows, in the format of the run's corpus.
         overrides: settings by dotted name, of the sections corpus, selection, drift and ray.
         overwrite: redo an addition that was made with other settings.
@@ -258,7 +279,7 @@ def _finished(run: RunDirectory) -> dict[str, Artifact]:
         artifacts[stage.name] = artifact
     if artifacts["sample"].counts["everything"]:
         raise SettingsError(
-            f"{run} asked the teacher about everything and has no network to score new rows "
+            f"{run} asked the teacher about everything and has no student to score new rows "
             "with: make a run with sample.fraction below 1"
         )
     return artifacts
@@ -301,7 +322,7 @@ def _settings(
             continue
         if section not in OWN_SECTIONS:
             raise SettingsError(
-                f"--{name} is a setting of the run, whose network is frozen; of new rows one can "
+                f"--{name} is a setting of the run, whose student is frozen; of new rows one can "
                 f"set {', '.join(OWN_SECTIONS)}"
             )
         override(values, name, value)
@@ -333,10 +354,12 @@ def _place(
     for earlier in before:
         corpora.append(_artifact(earlier, "1-corpus"))
         # its vectors with those that were owned before it, its ranking, the list up to it
-        vectors = _artifact(earlier, "2-embeddings").with_groups(
-            owned=[(_artifact(earlier, "2-embeddings"), "selected")]
-            + ([(vectors, "owned")] if "owned" in vectors.manifest["parts"] else [])
-        )
+        own, groups = _artifact(earlier, "2-embeddings"), {}
+        for source in _sources(own):
+            owned = group_of("owned", source)
+            groups[owned] = [(own, group_of("selected", source))]
+            groups[owned] += [(vectors, owned)] if owned in vectors.manifest["parts"] else []
+        vectors = own.with_groups(**groups)
         previous = _artifact(earlier, "7-selection").with_groups(
             subset=[(_artifact(earlier, "8-merged"), "subset")]
         )

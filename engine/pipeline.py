@@ -18,39 +18,55 @@ from engine.embedding import embed
 from engine.errors import EngineError, FidelityError, SettingsError
 from engine.influence import predict_stage
 from engine.named_columns import refuse_unknown_columns
-from engine.network import fit_stage
 from engine.progress import say
 from engine.report import report
 from engine.run_directory import CONFIG, Artifact, RunDirectory, discard, read_json, write_json
 from engine.selection import select_stage
 from engine.spelling import meant
 from engine.stage import Stage
+from engine.stages import fit
 from engine.teachers import sample, score
+from engine.teachers.teacher import teacher_class
 from engine.workflow import do_stage, paths_to_see, plan_stages, refuse_other_settings
 
 __all__ = ["STAGES", "run"]
 
 STAGES: tuple[Stage, ...] = (
     Stage("ingest", "1-corpus", ingest.run, ("corpus", "target", "owned"), (), 1, ingest.identity),
-    Stage("embed", "2-embeddings", embed.run, ("embedding",), ("ingest",), 1, embed.identity),
+    Stage(
+        "embed",
+        "2-embeddings",
+        embed.run,
+        ("embedding", "features"),
+        ("ingest",),
+        2,
+        embed.identity,
+    ),
     Stage(
         "sample",
         "3-sample",
         sample.run,
         ("seed", "sample"),
         ("ingest", "embed"),
-        2,
+        3,
         sample.identity,
     ),
-    Stage("score", "4-teacher", score.run, ("teacher",), ("ingest", "sample"), 2, score.identity),
-    Stage("fit", "5-network", fit_stage.run, ("seed", "network"), ("embed", "sample", "score"), 2),
+    Stage("score", "4-teacher", score.run, ("teacher",), ("ingest", "sample"), 3, score.identity),
+    Stage(
+        "fit",
+        "5-student",
+        fit.run,
+        ("seed", "features", "student", "network"),
+        ("embed", "sample", "score"),
+        3,
+    ),
     Stage(
         "predict",
         "6-influence",
         predict_stage.run,
-        ("seed", "influence"),
+        ("seed", "influence", "features"),
         ("ingest", "embed", "sample", "score", "fit"),
-        4,
+        5,
     ),
     Stage(
         "select",
@@ -93,6 +109,7 @@ def run(
     """
     if not isinstance(config, Config):
         config = load_config(Path(config))
+    _refuse_student(config)
     directory = RunDirectory.at(_outliving(str(run_dir or config.run_dir)))
     stages = _stages_until(until)
     attempts = _attempts(config)
@@ -126,10 +143,24 @@ def _do_all(
             continue
         if not (is_last or _is_trusted(directory)):
             asked = config.sample.fraction
-            say(f"the network cannot be trusted yet at sample.fraction {asked:g}: asking for more")
+            say(f"the student cannot be trusted yet at sample.fraction {asked:g}: asking for more")
             return False
         _check_gate(config, directory)
     return True
+
+
+def _refuse_student(config: Config) -> None:
+    """Raise SettingsError for a student that cannot learn this teacher, before it is paid."""
+    name, teacher = config.student.name, teacher_class(config.teacher.name)
+    why = None
+    if name == "vectors" and teacher.vector_similarity(config.teacher) is None:
+        why = "whose score of a pair is no similarity of two vectors"
+    if name in ("vectors", "cosine") and not teacher.pairwise:
+        why = "which scores rows, not pairs"
+    if why is not None:
+        raise SettingsError(
+            f"student.name {name} cannot learn teacher {config.teacher.name}, {why}: use auto"
+        )
 
 
 def _stages_until(until: str | None) -> tuple[Stage, ...]:
@@ -200,7 +231,7 @@ def _check_gate(config: Config, directory: RunDirectory) -> None:
         return
     reasons = read_json(artifact.path("fidelity"))["reasons"]
     raise FidelityError(
-        f"the network cannot be trusted: {reasons[0]}. What was computed is kept in "
+        f"the student cannot be trusted: {reasons[0]}. What was computed is kept in "
         f"{directory}; raise sample.fraction, or go on with --gate.on_low_fidelity warn"
     )
 

@@ -1,12 +1,12 @@
 #!/usr/bin/env python
-"""Score new rows with the frozen network of a finished run and add what they bring.
+"""Score new rows with the frozen student of a finished run and add what they bring.
 
 python jobs/score_new.py --run-dir runs/mine --corpus new_rows.jsonl
 python jobs/score_new.py --run-dir runs/mine --corpus new_rows.jsonl --selection.budget 0.1
     --drift.audit_candidates 0 --corpus.where '{split: train}'
 
 Only the new rows are embedded and predicted. Writes the list of additions, the subset with them,
-and whether the network may still be trusted on rows like these: RUN/additions/NAME/.
+and whether the student may still be trusted on rows like these: RUN/additions/NAME/.
 """
 
 import sys
@@ -40,7 +40,7 @@ def score_new(arguments: RunArguments) -> dict[str, Any]:
         f"{told['merged']:,} rows with the subset before: {told['subset']}"
     )
     if told["refit"]:
-        say(f"the network should be fitted again: {'; '.join(told['reasons'])}")
+        say(f"the student should be fitted again: {'; '.join(told['reasons'])}")
     return {"run_dir": str(directory), **told}
 
 

@@ -1,10 +1,10 @@
 #!/usr/bin/env python
-"""Which settings of the network learn a teacher best? Many fits on Ray Tune, one table.
+"""Which student, and which settings, learn a teacher best? Many fits on Ray Tune, one table.
 
 python jobs/tune.py --config jobs/configs/study_size.yaml
 python jobs/tune.py --config jobs/configs/study_size.yaml --best best.yaml
 
-The teacher is asked about everything once; then many networks are fitted on parts of its answers.
+The teacher is asked about everything once; then many students are fitted on parts of its answers.
 Trials, table and charts lie in RUN/study/NAME.
 """
 

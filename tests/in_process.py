@@ -11,6 +11,8 @@ from engine.run_directory import finish_part, finished_part
 from engine.stage import Stopwatch
 
 PACKAGES = (
+    "audit",
+    "stages",
     "corpus",
     "embedding",
     "teachers",

@@ -35,7 +35,7 @@ def predict(context: StageContext) -> StageResult:
 def three_stages(monkeypatch):
     stages = (
         Stage("sample", "3-sample", sample, ("sample",)),
-        Stage("fit", "5-network", fit, (), ("sample",)),
+        Stage("fit", "5-student", fit, (), ("sample",)),
         Stage("predict", "6-influence", predict, (), ("fit",)),
     )
     monkeypatch.setattr(pipeline, "STAGES", stages)
@@ -65,7 +65,7 @@ def test_fail_stops_after_the_fit_and_keeps_it(tmp_path):
         with pytest.raises(FidelityError, match="it knows nothing"):
             run(tmp_path, on_low_fidelity="fail")
     directory = RunDirectory(tmp_path / "run")
-    assert directory.artifact("5-network") is not None
+    assert directory.artifact("5-student") is not None
     assert directory.artifact("6-influence") is None
 
 
@@ -89,8 +89,8 @@ def test_extend_stops_at_its_budget(tmp_path):
 
 def test_an_extended_run_is_recognised_and_not_redone(tmp_path, capsys):
     gate = {"on_low_fidelity": "extend", "growth": 1.5}
-    first = run(tmp_path, **gate).artifact("5-network")
-    again = run(tmp_path, **gate).artifact("5-network")
+    first = run(tmp_path, **gate).artifact("5-student")
+    again = run(tmp_path, **gate).artifact("5-student")
     assert first is not None and again is not None
     assert first.manifest == again.manifest
     assert "done before" in capsys.readouterr().err

@@ -11,9 +11,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from engine.config import Config
+from engine.features.feature import sources_of
 from engine.planning.machines import Machines
-from engine.planning.probe import Price
+from engine.planning.probe import REGRESSION_ROWS, Price
 from engine.planning.sizes import Asked, Sizes
+from engine.students.kernel_ridge import CHOOSING_ROWS
+from engine.teachers.teacher import teacher_class
 
 __all__ = ["Prices", "StageEstimate", "estimate", "totals"]
 
@@ -29,8 +32,9 @@ class Prices:
         encoder: one row embedded.
         teacher: one answer by kind: `candidate`, `target`, `pair`.
         preparation: seconds of one row of the teacher's preparation, all epochs; 0 without.
-        network: seconds of one optimiser `step`, `pair` predicted, kernel `entry` selected from
-            and `cosine` of two rows.
+        network: seconds of one optimiser `step`, `pair` predicted, kernel `entry` selected from,
+            `cosine` of two rows, and a kernel `regression` on REGRESSION_ROWS rows.
+        reading: one row read by the teacher's language model, if it is; with and without prompt.
         ingest_seconds: of reading the corpus, measured whole.
         dim: D of the embeddings.
         model_bytes: of each model in memory, by name.
@@ -43,6 +47,7 @@ class Prices:
     ingest_seconds: float
     dim: int
     model_bytes: Mapping[str, int]
+    reading: Price | None = None
 
 
 @dataclass(frozen=True)
@@ -96,21 +101,14 @@ def _stages(config: Config, sizes: Sizes, asked: Asked, prices: Prices) -> Itera
         "ingest", rows, 0, prices.ingest_seconds, prices.ingest_seconds, prices.ingest_seconds,
         0.0, 1, 2**28, 2 * sizes.text_bytes,
     )  # fmt: skip
-    encoder = prices.encoder
-    yield StageEstimate(
-        "embed", rows, 0, rows * encoder.seconds, rows * encoder.low, rows * encoder.high,
-        encoder.startup, config.embedding.model.threads, prices.model_bytes["encoder"],
-        rows * prices.dim * 4, True,
-    )  # fmt: skip
+    yield _embed(config, sizes, prices)
     yield _teacher(config, sizes, asked, prices)
     if not asked.everything:
         yield _fit(config, asked, prices, startup)
     pairs = sizes.candidates * asked.columns
     dense = pairs * 4 <= config.influence.max_dense_gib * _GIB
     kept = pairs if dense else asked.columns * min(config.influence.neighbours, sizes.candidates)
-    predict = 0.0 if asked.everything else pairs * prices.network["pair"]
-    # int32: hidden units and two linear ones of every row
-    units = 0 if asked.everything else rows * (sum(config.network.hidden) + 2) * 4
+    predict, units = _predict(config, sizes, asked, prices)
     yield StageEstimate(
         "predict", pairs, 0, predict, predict, predict, startup, 1, 2**27 + units,
         units + kept * (4 if dense else 12) + sizes.candidates * 4,
@@ -143,22 +141,81 @@ def _teacher(config: Config, sizes: Sizes, asked: Asked, prices: Prices) -> Stag
     )  # fmt: skip
 
 
-def _fit(config: Config, asked: Asked, prices: Prices, startup: float) -> StageEstimate:
-    """Early stopping ends a member: it has `patience` epochs after its best, found about as late.
-
-    So twice the patience is expected, and all epochs are the most.
-    """
-    settings = config.network
-    per_epoch = -int(-asked.training * (1 - settings.validation_fraction) // settings.batch_size)
-    epochs = settings.epochs
-    expected = epochs if settings.patience is None else min(epochs, 2 * settings.patience)
-    seconds, most = (
-        n * settings.members * per_epoch * prices.network["step"] for n in (expected, epochs)
+def _embed(config: Config, sizes: Sizes, prices: Prices) -> StageEstimate:
+    """The text of every row, and prompt and response alone, which together are as long again."""
+    rows, encoder, reading = sizes.rows, prices.encoder, prices.reading
+    sources = sources_of(config.features)
+    texts = 1 + sum(source in ("prompt", "response") for source in sources) / 2
+    worker, low, high = (
+        rows * (texts * getattr(encoder, n) + (getattr(reading, n) if reading else 0.0))
+        for n in ("seconds", "low", "high")
     )
+    vectors = sum(source in ("text", "prompt", "response") for source in sources)
+    disk = rows * 4 * (vectors * prices.dim + (reading.width if reading else 0))
+    startup = encoder.startup + (reading.startup if reading else 0.0)
     return StageEstimate(
-        "fit", asked.training, 0, seconds, 0.0, most, 2 * startup, 0, 2**29,
-        4 * (2 * prices.dim + 1) * sum(settings.hidden),
+        "embed", rows, 0, worker, low, high, startup, config.embedding.model.threads,
+        prices.model_bytes["encoder"], disk, True,
     )  # fmt: skip
+
+
+def _width(config: Config, prices: Prices) -> int:
+    """F, what a student reads of a row, about."""
+    texts = sum(name in ("text", "prompt", "response") for name in config.features)
+    reading = prices.reading.width if prices.reading and "states" in config.features else 0
+    return texts * prices.dim + reading + 5
+
+
+def _kinds(config: Config) -> set[str]:
+    """Students that may be fitted; the network of itself only where pairs are paid for."""
+    if config.student.name != "auto":
+        return {config.student.name}
+    by_pair = teacher_class(config.teacher.name).unit == "pair"
+    return set(config.student.contenders or ({"kernel", "network"} if by_pair else {"kernel"}))
+
+
+def _fit(config: Config, asked: Asked, prices: Prices, startup: float) -> StageEstimate:
+    """A network may stop early: `patience` epochs after its best, which is found about as late.
+
+    So twice the patience is expected, and all epochs are the most. Students of kernels cost the
+    cube of the rows that they are chosen on, and what is left the square of the landmarks.
+    """
+    settings, student = config.network, config.student
+    seconds = most = 0.0
+    auto = student.name == "auto"
+    rows = asked.learned if teacher_class(config.teacher.name).unit == "point" else asked.training
+    if _kinds(config) - {"network"}:
+        once = prices.network["regression"] * (min(rows, CHOOSING_ROWS) / REGRESSION_ROWS) ** 3
+        product = prices.network["cosine"] / prices.dim
+        once += rows * min(rows, student.max_landmarks) ** 2 * product
+        seconds += once * (2 * student.folds + 4 if auto else 3)
+        most += 3 * seconds
+    if "network" in _kinds(config):
+        per_epoch = -int(-asked.training // settings.batch_size)
+        epochs = settings.epochs
+        expected = epochs if settings.patience is None else min(epochs, 2 * settings.patience)
+        fits = 4 if auto else 1  # raw, clipped and ranked labels, then the one that is chosen
+        step = fits * settings.members * per_epoch * prices.network["step"]
+        seconds, most = seconds + expected * step, most + epochs * step
+    disk = 4 * _width(config, prices) * (min(rows, student.max_landmarks) + sum(settings.hidden))
+    return StageEstimate(
+        "fit", asked.training, 0, seconds, 0.0, most, 2 * startup, 0, 2**29, disk
+    )  # fmt: skip
+
+
+def _predict(config: Config, sizes: Sizes, asked: Asked, prices: Prices) -> tuple[float, int]:
+    """Worker seconds, and bytes of what is written of each row: units, or factors."""
+    if asked.everything:
+        return 0.0, 0
+    pairs = sizes.candidates * asked.columns
+    if _kinds(config) == {"network"}:
+        # int32: hidden units and two linear ones of every row
+        return pairs * prices.network["pair"], sizes.rows * (sum(config.network.hidden) + 2) * 4
+    landmarks = min(asked.learned, config.student.max_landmarks)
+    rank = min(asked.learned, 1024)
+    product = prices.network["cosine"] / prices.dim
+    work = sizes.rows * landmarks * (_width(config, prices) + rank) + 2 * pairs * rank
+    return work * product, sizes.rows * rank * 4
 
 
 def totals(stages: Sequence[StageEstimate]) -> dict[str, float]:

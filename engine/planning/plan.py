@@ -18,15 +18,18 @@ import numpy as np
 from engine.artifact_rows import TableParts, target_side
 from engine.cluster import connected, refuse_unseen, run_task
 from engine.config import Config, ModelConfig
+from engine.features.feature import sources_of
 from engine.models.resolve import resolve
 from engine.pipeline import STAGES
 from engine.planning.estimate import Prices, StageEstimate, estimate, totals
 from engine.planning.machines import Machines, this_machine
 from engine.planning.probe import (
     PIECE,
+    Price,
     probe_encoder,
     probe_network,
     probe_preparation,
+    probe_reading,
     probe_teacher,
 )
 from engine.planning.sizes import Asked, Sizes, asked_for, sizes_of
@@ -37,6 +40,7 @@ from engine.workflow import do_stage, paths_to_see, plan_stages
 __all__ = ["Plan", "headline", "make_plan", "model_bytes", "table", "wall_of"]
 
 PROBED_ROWS = 100  # of each side and kind, at most
+READ_ROWS = 16  # by the language model, with and without their prompt
 PREPARED_ROWS = 8
 PROBE_SECONDS = 45.0
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -133,10 +137,14 @@ def _measure(config: Config, scratch: RunDirectory) -> tuple[Sizes, Asked, Asked
         config, corpus, rows, groups, prepared, scratch.path, actors, PROBE_SECONDS
     )
     found = run_task(probe_network, config.network, encoder.width)
+    read: Price | None = None
+    if "reading" in sources_of(config.features):
+        few = rows["candidate"][:READ_ROWS]
+        read = probe_reading(config, corpus, few, scratch.path, actors, PROBE_SECONDS)
     memory = {"encoder": model_bytes(config.embedding.model)}
     memory["teacher"] = model_bytes(config.teacher.model) if kind.name != "random" else 2**28
     prices = Prices(
-        encoder, teacher, one, found, ingest_seconds, encoder.width, memory
+        encoder, teacher, one, found, ingest_seconds, encoder.width, memory, read
     )  # fmt: skip
     return sizes, asked, full, prices
 
@@ -176,8 +184,10 @@ def _remarks(
     remarks = [
         "Prices are those of random rows on this machine, as it is loaded now; intervals are 95 %.",
         "Reading the corpus is measured, whole; fit, prediction and selection on random numbers.",
-        "The fit ends early: twice network.patience epochs are expected of each member, "
-        "network.epochs are the most.",
+        f"Features of a row: {', '.join(config.features)}; prompt and response together are taken "
+        "for as long as the text.",
+        "A network's fit ends early: twice network.patience epochs are expected, network.epochs "
+        "are the most.",
     ]
     if config.gate.on_low_fidelity == "extend" and not asked.everything:
         remarks.append(

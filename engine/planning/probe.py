@@ -17,6 +17,7 @@ import numpy as np
 from engine.actors import Partition, PartitionWorker, run_partitions
 from engine.artifact_rows import TableParts
 from engine.config import Config, EmbeddingConfig, Execution, NetworkConfig, TeacherConfig
+from engine.embedding.embed import ReadingWorker
 from engine.influence.predict import predict_influence
 from engine.kernels.arrays import FloatArray
 from engine.models.encoder import Encoder
@@ -24,18 +25,22 @@ from engine.network.fit import fit_network
 from engine.network.influence_network import InfluenceNetwork
 from engine.run_directory import Artifact, Part, atomic_path
 from engine.selection.select import select
+from engine.students.kernel_ridge import KernelRidge
 from engine.teachers.teacher import Side, load_teacher, teacher_class
 
 __all__ = [
     "PIECE",
+    "REGRESSION_ROWS",
     "Price",
     "network_work",
     "probe_encoder",
     "probe_network",
     "probe_preparation",
+    "probe_reading",
     "probe_teacher",
 ]
 
+REGRESSION_ROWS = 256  # of the kernel regression that is probed
 PIECE = 8  # rows of a piece of work, and targets of a candidate
 _DRAWS = 2_000
 
@@ -156,6 +161,36 @@ def probe_encoder(
     return Price.of(parts, _startup(parts, started, actors))
 
 
+class _ReadingProbe(_Timed):
+    def __init__(
+        self, teacher: TeacherConfig, corpus: Artifact, rows: list[int], seconds: float
+    ) -> None:
+        self._reader = ReadingWorker(teacher)
+        self._examples = TableParts(corpus, "candidates").examples(np.asarray(rows))
+        super().__init__(seconds)
+
+    def work(self, payload: Mapping[str, Any]) -> int:
+        some = self._examples[payload["start"] : payload["start"] + payload["units"]]
+        return int(self._reader.read(some)[0].shape[1])
+
+
+def probe_reading(
+    config: Config, corpus: Artifact, rows: Sequence[int], root: Path, actors: int, seconds: float
+) -> Price:
+    """One row through the teacher's language model, as features of rows have it."""
+    pieces = [
+        {"start": start, "first": start == 0, "units": min(PIECE, len(rows) - start)}
+        for start in range(0, len(rows), PIECE)
+    ]
+    teacher, started = config.teacher, time.perf_counter()
+    arguments = {"teacher": teacher, "corpus": corpus, "rows": list(map(int, rows))}
+    parts = _probe(
+        root, pieces, _ReadingProbe, {**arguments, "seconds": seconds}, "probe reading",
+        teacher.execution, teacher.model.threads,
+    )  # fmt: skip
+    return Price.of(parts, _startup(parts, started, actors))
+
+
 class _TeacherProbe(_Timed):
     """Features of one side, or pairs of some candidates with PIECE targets each."""
 
@@ -272,7 +307,8 @@ Work = dict[str, tuple[int, Callable[[], object]]]
 
 def network_work(settings: NetworkConfig, dim: int) -> Work:
     """By kind how many units, and what does them, on random data of the right shape: `step` of the
-    optimiser, `pair` predicted, `entry` of a kernel selected from, `cosine` of two rows.
+    optimiser, `pair` predicted, `entry` of a kernel selected from, `cosine` of two rows,
+    `regression` of a kernel on REGRESSION_ROWS rows.
     """
     chooser = np.random.default_rng(0)
     vectors = chooser.normal(size=(2_000, dim)).astype(np.float32) / dim**0.5
@@ -283,6 +319,7 @@ def network_work(settings: NetworkConfig, dim: int) -> Work:
     steps = few.members * few.epochs * -int(-held_in // settings.batch_size)
     network = InfluenceNetwork(dim, settings.hidden)
     kernel = chooser.random((500, 2_000), dtype=np.float32)
+    few_values = chooser.normal(size=(REGRESSION_ROWS, 64))
     if network.factorises:
         predict_influence(network, vectors[:10], vectors[:10])  # compiles
     select(kernel[:10], 5)
@@ -291,6 +328,7 @@ def network_work(settings: NetworkConfig, dim: int) -> Work:
         "pair": (10**6, lambda: predict_influence(network, vectors[:1_000], vectors[1_000:])),
         "entry": (kernel.size, lambda: select(kernel, 600)),
         "cosine": (4 * 10**6, lambda: vectors @ vectors.T),
+        "regression": (1, lambda: KernelRidge.fit(vectors[:REGRESSION_ROWS], few_values)),
     }
 
 

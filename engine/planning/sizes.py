@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,7 +43,8 @@ class Asked:
         answers: of each kind, `candidate`, `target`, `pair`.
         calls: of them, those that a model answers.
         prepared: rows of its preparation.
-        training: labels that the network learns from; 0 when everything is asked.
+        training: labels that the student learns from; 0 when everything is asked.
+        learned: rows that it has answers of, on both sides.
         columns: N, 1 for a teacher that scores rows alone.
     """
 
@@ -52,6 +53,7 @@ class Asked:
     prepared: int
     training: int
     columns: int
+    learned: int = 0
 
     @property
     def everything(self) -> bool:
@@ -108,7 +110,11 @@ def asked_for(config: Config, corpus: Artifact) -> tuple[Asked, Asked]:
     distinct = len(np.unique(np.stack(list(asked.values())), axis=1).T)
     asked = {side: np.unique(numbers) for side, numbers in asked.items()}
     training = int((draw.quadrant == 0).sum())
-    return _asked(config, asked, distinct, len(candidates), training, columns), full
+    found = _asked(config, asked, distinct, len(candidates), training, columns)
+    in_training = draw.quadrant == 0
+    sides = (draw.candidates, draw.targets) if kind.pairwise else (draw.candidates,)
+    learned = sum(len(np.unique(side[in_training])) for side in sides)
+    return replace(found, learned=learned), full
 
 
 def _side(hashes: NDArray[np.uint64], design: str) -> Side:
@@ -140,7 +146,7 @@ def _asked(
     if kind.same_features and "target" in answers:  # a row that is on both sides is asked once
         both = np.intersect1d(points["candidate"], points["target"])
         answers["target"] -= len(both)
-    if kind.pairwise:
+    if kind.pairwise and kind.vector_similarity(config.teacher) is None:
         answers["pair"] = pairs
     calls = sum(n for name, n in answers.items() if name != "pair" or kind.unit == "pair")
     return Asked(answers, calls, prepared, training, columns)

@@ -11,7 +11,13 @@ from typing import Any
 
 from engine.config import Config
 from engine.report.composition import Composition, composition
-from engine.report.fidelity_facts import Calibration, one_sentence, read_calibration, read_fidelity
+from engine.report.fidelity_facts import (
+    Calibration,
+    one_sentence,
+    read_calibration,
+    read_choice,
+    read_fidelity,
+)
 from engine.report.funnel import SideFunnel, read_funnel
 from engine.report.known_bad import KnownBad, known_bad
 from engine.report.ledger import Ledger, make_ledger
@@ -50,6 +56,8 @@ class Facts:
     zero_gain_tail: str
     unscorable: int
     funnel: list[SideFunnel]
+    student: str | None
+    choice: dict[str, Any]
     fidelity: dict[str, Any]
     calibration: Calibration | None
     influence: Distribution
@@ -87,6 +95,8 @@ def collect(config: Config, inputs: Mapping[str, Artifact]) -> Facts:
         zero_gain_tail=config.selection.zero_gain_tail,
         unscorable=int(score.counts["unscorable"]),
         funnel=read_funnel(corpus, inputs["embed"], inputs["sample"], len(ranking.rows)),
+        student=inputs["fit"].counts["student"],
+        choice=read_choice(inputs["fit"]),
         fidelity=fidelity,
         calibration=read_calibration(score, inputs["predict"], fidelity["judged_quadrant"]),
         influence=distribution(means, means[ranking.rows]),

@@ -19,14 +19,18 @@ __all__ = [
     "judged_scores",
     "one_sentence",
     "read_calibration",
+    "read_choice",
     "read_fidelity",
 ]
 
-PREDICTORS = ("network", "mean", "zero", "permuted", "cosine", "ridge")
+# The student first, then what costs nothing, then the contenders that it was chosen from.
+PREDICTORS = (
+    "student", "mean", "zero", "permuted", "cosine", "linear", "kernel", "vectors", "network"
+)  # fmt: skip
 QUADRANTS = {
-    "Q1": "Candidates and targets that the network was trained on, in pairs it did not see.",
-    "Q2": "Candidates it was trained on, with targets it never met.",
-    "Q3": "Candidates it never met, with targets it was trained on.",
+    "Q1": "Candidates and targets that the student learned from, in pairs it did not see.",
+    "Q2": "Candidates it learned from, with targets it never met.",
+    "Q3": "Candidates it never met, with targets it learned from.",
     "Q4": "Neither side was met in training.",
 }
 NUM_DOTS, NUM_BINS = 600, 8
@@ -47,6 +51,14 @@ def read_fidelity(fit: Artifact) -> dict[str, Any]:
     return {"candidate_means": None, **found}
 
 
+def read_choice(fit: Artifact) -> dict[str, Any]:
+    """What was fitted, and how every contender did; without a student, nothing of both."""
+    if "choice" not in fit.manifest["parts"]:
+        return {"student": None, "labels": "raw", "contenders": []}
+    found: dict[str, Any] = read_json(fit.path("choice"))
+    return found
+
+
 def judged_scores(fidelity: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """The quadrant that the verdict was read from; None when there were too few labels."""
     judged: Mapping[str, Any] | None = fidelity["quadrants"].get(fidelity["judged_quadrant"])
@@ -61,10 +73,10 @@ def one_sentence(fidelity: Mapping[str, Any]) -> str:
     judged = judged_scores(fidelity)
     if judged is None:
         return f"The teacher's own scores: {fidelity['reasons'][0]}."
-    network = judged["scores"]["network"]
+    student = judged["scores"]["student"]
     return (
-        "Trusted: on candidates that the network never saw it follows the teacher better than what "
-        f"costs nothing (Spearman {decimal(network['spearman'])}, R^2 {decimal(network['r2'])})."
+        "Trusted: on candidates that the student never saw it follows the teacher better than what "
+        f"costs nothing (Spearman {decimal(student['spearman'])}, R^2 {decimal(student['r2'])})."
     )
 
 

@@ -38,7 +38,7 @@ class SideFunnel:
         other_reasons: rejections for all other reasons.
         first: the first few rejections.
         crashed: rows among the quarantined on which the encoder crashes.
-        learned_from: rows that the network saw the teacher's labels of; None for owned rows.
+        learned_from: rows that the student saw the teacher's labels of; None for owned rows.
         selected: rows in the subset; None for the others.
     """
 

@@ -72,8 +72,8 @@ class Ledger:
     Attributes:
         teacher_seconds: of the teacher's answers, part of `total_seconds`.
         asked_now: answers that this run paid for; the others were remembered.
-        audit_pairs: pairs asked to judge the network, not to train it.
-        same_encoder: whether teacher and network read the vectors of one and the same model.
+        audit_pairs: pairs asked to judge the student, not to train it.
+        same_encoder: whether teacher and student read the vectors of one and the same model.
         saved: 1 - total / estimate, negative when nothing is saved; None without an estimate.
         remarks: what a reader must know to read the numbers, one sentence each.
     """
@@ -247,13 +247,13 @@ def _remarks(manifests: Mapping[str, Manifest], full: FullTeacher, same_encoder:
     remarks = []
     if same_encoder:
         remarks.append(
-            "Teacher and network read the vectors of the same encoder, which this run computed for "
+            "Teacher and student read the vectors of the same encoder, which this run computed for "
             "every row anyway. They are all that the teacher, asked about everything, would cost: "
             "nothing can be saved with this pair of models."
         )
     elif full.unit == "point" and _teacher_is_cheaper(manifests):
         remarks.append(
-            "One answer of the teacher costs no more than one vector of the network's own encoder, "
+            "One answer of the teacher costs no more than one vector of the student's own encoder, "
             "which this run computes for every row: nothing can be saved with this pair of models."
         )
     if full.unit == "point":

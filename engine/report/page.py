@@ -36,17 +36,22 @@ _FILTERS = (
     wording.times,
     wording.visible,
 )
-RANKED = ("network", "cosine", "ridge")  # predictors that order pairs at all
+# Predictors that order pairs at all; the chart shows the first three.
+RANKED = ("student", "cosine", "linear", "kernel", "vectors", "network")
 # A log axis pays once gains differ by more than this.
 LOG_AXIS_FROM = 30.0
 MAX_SETTINGS = 40_000  # characters: a corpus may be a list of a hundred thousand files
 _ROLES = {
-    "network": "the InfluenceNetwork",
+    "student": "what predicted",
     "mean": "the mean of the training labels, always",
     "zero": "0, always",
-    "permuted": "the same network, fitted on permuted labels",
-    "cosine": "cosine of the two embeddings",
-    "ridge": "ridge regression on the two embeddings",
+    "permuted": "the same student, fitted on answers dealt out anew among the candidates: what it "
+    "knows is the targets",
+    "cosine": "cosine of the two texts' embeddings",
+    "linear": "ridge regression on the same features",
+    "kernel": "kernel ridge regression to the labels",
+    "vectors": "kernel ridge regression to the teacher's vectors",
+    "network": "the InfluenceNetwork",
 }
 
 
@@ -157,7 +162,7 @@ def _gains(gains: GainCurve) -> Markup:
 def _spearman(fidelity: dict[str, Any]) -> Markup | None:
     rows = []
     for name, quadrant in fidelity["quadrants"].items():
-        measured = [(name, quadrant["scores"].get(name)) for name in RANKED]
+        measured = [(name, quadrant["scores"].get(name)) for name in RANKED[:3]]
         dots = [
             charts.Dot(predictor, score["spearman"], *(score["spearman_interval"] or (None, None)))
             for predictor, score in measured

@@ -69,7 +69,7 @@ def _models(
     config: Config, embed: Mapping[str, Any], score: Mapping[str, Any]
 ) -> Iterator[ModelUsed]:
     teacher = f"teacher ({config.teacher.name})"
-    yield _model("network's encoder", config.embedding.model, embed["models"].get("encoder"))
+    yield _model("student's encoder", config.embedding.model, embed["models"].get("encoder"))
     yield _model(teacher, config.teacher.model, score["models"].get("model"))
     if config.teacher.name == "selectit":
         known = score["settings"].get("identity", {}).get("further_models", [])

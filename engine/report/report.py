@@ -69,7 +69,7 @@ def headline(facts: Facts, page: Path, subset: Path) -> dict[str, Any]:
     """What the job prints in its last line: JSON without NaN, None for what is undefined."""
     ledger, marked = facts.ledger, facts.known_bad
     judged = judged_scores(facts.fidelity)
-    network = {} if judged is None else judged["scores"]["network"]
+    student = {} if judged is None else judged["scores"]["student"]
     pool = facts.funnel[0]
     values = {
         "candidates": pool.kept,
@@ -78,9 +78,10 @@ def headline(facts: Facts, page: Path, subset: Path) -> dict[str, Any]:
         "quarantined": sum(side.quarantined for side in facts.funnel),
         "trusted": bool(facts.fidelity["trusted"]),
         "verdict": facts.verdict,
+        "student": facts.student,
         "judged_quadrant": facts.fidelity["judged_quadrant"],
-        "spearman": network.get("spearman"),
-        "r2": network.get("r2"),
+        "spearman": student.get("spearman"),
+        "r2": student.get("r2"),
         "teacher": ledger.teacher,
         "teacher_calls": ledger.teacher_calls,
         "unscorable": facts.unscorable,

@@ -26,6 +26,13 @@ def selection_remarks(counts: dict[str, Any], own_targets: bool) -> Iterator[str
             f"They reach at least {percent(at_least)} of the best value that any as large subset "
             "could have for this objective."
         )
+    asked = counts.get("asked")
+    if asked and asked < counts["candidates"] and counts["selected"]:
+        chance = counts["selected"] * asked / counts["candidates"]
+        yield (
+            f"Of the picks {count(counts['asked_selected'])} are rows that the teacher was asked "
+            f"about, where chance has {count(round(chance))}: all compete by what is predicted."
+        )
     if counts.get("partitions"):
         how = "greedily" if counts["second_round"] == "greedy" else "by their gains"
         said = (

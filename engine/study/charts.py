@@ -1,7 +1,7 @@
 """The study's charts as Vega-Lite: pure functions from rows of trials to specifications.
 
 One specification draws the interactive page and the still pictures (`engine.study.figures`). Every
-chart that shows a network's error has what knows nothing of it beside it, from the same trials:
+chart that shows a student's error has what knows nothing of it beside it, from the same trials:
 the mean, zero, the cosine of the embeddings, ridge regression on them.
 """
 
@@ -20,7 +20,7 @@ Row = Mapping[str, Any]
 Spec = dict[str, Any]
 
 MEASURES = {"mse_std": "MSE, in label variances", "r2": "R²", "spearman": "Spearman"}
-BASELINES = ("ridge", "cosine", "mean", "zero")
+BASELINES = ("linear", "cosine", "mean", "zero")
 QUADRANTS = {
     1: "Q1: both sides seen",
     2: "Q2: new target",
@@ -31,7 +31,7 @@ LINEAR = "linear"  # what trial tables call a network without hidden layers
 FRACTION, SHAPE, SEED, TEACHER = "sample.fraction", "network.hidden", "seed", "teacher"
 _GREY = "#7a7f87"
 _COLOURS = {
-    "ridge": "#4f7a3a",
+    "linear": "#4f7a3a",
     "cosine": "#d9a441",
     "mean": _GREY,
     "zero": "#b9bcc2",
@@ -157,7 +157,7 @@ def _tooltip(*fields: str) -> Any:
 def _sizes(rows: Sequence[Row]) -> Chart:
     """Error against parameters, a dot for each shape."""
     by, facet = _facets(rows, "quadrant")
-    shapes = list(_by_quadrant(rows, [*by, SHAPE, "parameters"], ["network"], "mse_std"))
+    shapes = list(_by_quadrant(rows, [*by, SHAPE, "parameters"], ["student"], "mse_std"))
     for shape in shapes:
         depth = 0 if shape[SHAPE] == LINEAR else str(shape[SHAPE]).count("-") + 1
         shape["hidden layers"] = str(depth)
@@ -167,8 +167,8 @@ def _sizes(rows: Sequence[Row]) -> Chart:
     axis = {"format": "~s", "tickCount": 4}
     x = _number("parameters", "parameters", scale={"type": "log"}, axis=axis)
     colour = _kind("hidden layers", "hidden layers", scale={"range": _SERIES})
-    network = {"transform": [{"filter": "datum.predictor == 'network'"}]}
-    rest = {"transform": [{"filter": "datum.predictor != 'network'"}]}
+    network = {"transform": [{"filter": "datum.predictor == 'student'"}]}
+    rest = {"transform": [{"filter": "datum.predictor != 'student'"}]}
     line, dot = {"type": "rule", "opacity": 0.5}, {"type": "point", "filled": True, "size": 34}
     shown = {"tooltip": _tooltip("shape", "parameters")}
     layers = [
@@ -180,21 +180,21 @@ def _sizes(rows: Sequence[Row]) -> Chart:
         "size",
         "Size of the network",
         "Each dot is a shape of hidden layers, the mean over seeds; its line runs from the least "
-        "to the most. Broken lines need no network.",
+        "to the most. Broken lines need no student.",
         _faceted([*shapes, *known], facet, layers),
     )
 
 
 def _series(row: Row, others: Sequence[str]) -> str:
-    """What tells the networks of a chart apart, in words."""
+    """What tells the students of a chart apart, in words."""
     said = ", ".join(str(row.get(name)) for name in others)
-    return f"network, {said}" if said else "network"
+    return f"student, {said}" if said else "student"
 
 
 def _fractions(rows: Sequence[Row], others: Sequence[str], measure: str) -> Chart:
     """A measure against u, with bands over seeds and the baselines of the same trials."""
     by, facet = _facets(rows, "quadrant")
-    values = list(_by_quadrant(rows, [*by, FRACTION, *others], ["network"], measure))
+    values = list(_by_quadrant(rows, [*by, FRACTION, *others], ["student"], measure))
     for value in values:
         value["predictor"] = _series(value, others)
     values += _by_quadrant(rows, [*by, FRACTION], BASELINES, measure)
@@ -214,7 +214,7 @@ def _fractions(rows: Sequence[Row], others: Sequence[str], measure: str) -> Char
         f"fraction-{measure.replace('_', '-')}",
         f"How much the teacher must see: {MEASURES[measure]}",
         "Lines are means over seeds, bands run from the least to the most. Judged on pairs that "
-        "the network did not learn from.",
+        "the student did not learn from.",
         _faceted(values, facet, layers),
     )
 
@@ -229,7 +229,7 @@ def _prices(rows: Sequence[Row], others: Sequence[str]) -> Chart:
     curves: list[tuple[str, list[str], str]] = [
         (f"q4 {name} mse_std", [], name) for name in BASELINES
     ]
-    curves.append(("q4 network mse_std", list(others), ""))
+    curves.append(("unseen student mse_std", list(others), ""))
     values = []
     for measure, more, name in curves:
         for found in _aggregate(rows, [*by, FRACTION, *more], measure):
@@ -284,11 +284,11 @@ def _heat(
     values = []
     for share in shares:
         for found in _aggregate(rows, [*by, FRACTION, *others], f"{kind} {share:g}"):
-            named = {"network": _series(found, others), "u": f"{found.pop(FRACTION):g}", "v": share}
+            named = {"student": _series(found, others), "u": f"{found.pop(FRACTION):g}", "v": share}
             values.append({**found, **named})
         for known in ("cosine", "random"):
             for found in _aggregate(rows, [*by, *others], f"{known} {kind} {share:g}"):
-                values.append({**found, "network": _series(found, others), "u": known, "v": share})
+                values.append({**found, "student": _series(found, others), "u": known, "v": share})
     asked = sorted({row[FRACTION] for row in rows}, reverse=True)
     order = [*(f"{share:g}" for share in asked), "cosine", "random"]
     x = _kind("v", "v, share selected", type="ordinal")
@@ -303,13 +303,13 @@ def _heat(
         _layer("rect", x=x, y=y, color=colour, **shown),
         _layer({"type": "text", "fontSize": 8}, x=x, y=y, text=written, color=ink),
     ]
-    facet: Spec = {"column": _kind("network")} | ({"row": _kind(TEACHER)} if by else {})
+    facet: Spec = {"column": _kind("student")} | ({"row": _kind(TEACHER)} if by else {})
     spec = _faceted(values, facet, layers)
     spec["spec"] |= {"width": 300, "height": 240}
     return Chart(
         f"heat-{kind.replace('_', '-')}",
         title,
-        "Means over seeds. One network per u serves every v. Below, what needs none: the cosine "
+        "Means over seeds. One student per u serves every v. Below, what needs none: the cosine "
         "of the embeddings in its place, and rows drawn at random.",
         spec,
     )
@@ -322,8 +322,8 @@ def _each_setting(rows: Sequence[Row], others: Sequence[str], objective: str) ->
     known = [
         {**found, "predictor": name}
         for name in BASELINES
-        if " network " in objective
-        for found in _aggregate(judged, by, objective.replace("network", name))
+        if " student " in objective
+        for found in _aggregate(judged, by, objective.replace("student", name))
     ]
     panels = [_panel(judged, name, objective, by, known) for name in others]
     # not `concat` with columns: the browser's Vega gives that no size
@@ -331,7 +331,7 @@ def _each_setting(rows: Sequence[Row], others: Sequence[str], objective: str) ->
         "settings",
         "Every setting that was tried",
         "Each dot is a trial, whatever its other settings; bars are medians. Broken lines need no "
-        "network.",
+        "student.",
         {"vconcat": [{"hconcat": panels[i : i + 3]} for i in range(0, len(panels), 3)]},
     )
 
@@ -364,9 +364,9 @@ def _panel(
 
 
 def _dash() -> Spec:
-    """Broken lines for what needs no network."""
+    """Broken lines for what needs no student."""
     dashes = {"domain": BASELINES, "range": [[6, 2], [2, 2], [8, 4, 2, 4], [1, 4]]}
-    return _kind("predictor", "without a network", scale=dashes)
+    return _kind("predictor", "without a student", scale=dashes)
 
 
 def _are_many_numbers(values: Sequence[Any]) -> bool:

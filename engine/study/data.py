@@ -6,16 +6,20 @@ trials run on it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.artifact_rows import TableParts, VectorParts, id_hashes, target_side
+from engine.audit.audit import vectors_of
 from engine.clusters import clusters_of
-from engine.config import Config
+from engine.config import Config, FeatureName
+from engine.features.feature import Source, assembled, sources_of
+from engine.features.rows import group_of
 from engine.kernels.arrays import FloatArray
 from engine.run_directory import Artifact, load_array, read_table, save_array
 from engine.teachers.sample import Side
@@ -23,29 +27,64 @@ from engine.teachers.teacher import teacher_class
 
 __all__ = ["StudyData", "write_study_data"]
 
+SOURCES: tuple[Source, ...] = get_args(Source)
+_ARRAYS = (
+    "labels",
+    "candidate_hashes",
+    "target_hashes",
+    "candidate_strata",
+    "target_strata",
+    "candidate_vectors",
+    "target_vectors",
+)
+
 
 @dataclass(frozen=True)
 class StudyData:
     """M candidates, N targets (1 for a teacher that scores rows alone), and all M x N labels.
 
     Attributes:
-        candidates, targets: embeddings, (M, D) and (N, D) float32; (0, D) without targets.
         labels: [c, t], (M, N) float32; NaN where the teacher could not answer.
+        candidate_sources, target_sources: what features are made of, (M, .) and (N, .) float32 by
+            name, the text's embedding among them; no target sources without targets.
         candidate_hashes, target_hashes: what rows are drawn by, (M,) and (N,) uint64.
         candidate_strata, target_strata: cluster of each row, for the stratified design.
+        candidate_vectors, target_vectors: the teacher's vectors, (M, V) and (N, V), of one whose
+            labels are their cosine; NaN where it has none.
     """
 
-    candidates: FloatArray
-    targets: FloatArray
     labels: FloatArray
+    candidate_sources: Mapping[Source, FloatArray]
+    target_sources: Mapping[Source, FloatArray]
     candidate_hashes: NDArray[np.uint64]
     target_hashes: NDArray[np.uint64]
     candidate_strata: NDArray[np.int64]
     target_strata: NDArray[np.int64]
+    candidate_vectors: FloatArray | None = None
+    target_vectors: FloatArray | None = None
 
     @property
     def pairwise(self) -> bool:
-        return len(self.targets) > 0
+        return bool(self.target_sources)
+
+    @property
+    def candidates(self) -> FloatArray:
+        """Embeddings of the candidates' texts, (M, D)."""
+        return self.candidate_sources["text"]
+
+    @property
+    def targets(self) -> FloatArray:
+        """Embeddings of the targets' texts, (N, D)."""
+        return self.target_sources["text"]
+
+    def features(self, names: Sequence[FeatureName]) -> tuple[FloatArray, FloatArray | None]:
+        """What a student reads: (M, F) and (N, F) float32, None without targets."""
+        sides = [
+            assembled(names, {name: np.asarray(values) for name, values in sources.items()})
+            for sources in (self.candidate_sources, self.target_sources)
+            if sources
+        ]
+        return sides[0], sides[1] if self.pairwise else None
 
     def sides(self, stratified: bool) -> tuple[Side, Side]:
         """Both sides as the sample stage has them."""
@@ -59,21 +98,30 @@ class StudyData:
 
     def save(self, directory: Path) -> None:
         """Write all arrays."""
-        for name, array in self._arrays():
-            save_array(directory / f"{name}.npy", array)
-
-    def _arrays(self) -> Iterator[tuple[str, NDArray]]:  # type: ignore[type-arg]
-        for field in fields(self):
-            yield field.name, getattr(self, field.name)
+        for side in ("candidate", "target"):
+            for source, values in getattr(self, f"{side}_sources").items():
+                save_array(directory / f"{side}-{source}.npy", values)
+        for name in _ARRAYS:
+            if getattr(self, name) is not None:
+                save_array(directory / f"{name}.npy", getattr(self, name))
 
     @classmethod
     def open(cls, directory: Path) -> StudyData:
         """Map what `save` wrote."""
-        return cls(
-            **{
-                field.name: load_array(directory / f"{field.name}.npy", mmap_mode="r")
-                for field in fields(cls)
+
+        def sources(side: str) -> dict[Source, FloatArray]:
+            found = {name: directory / f"{side}-{name}.npy" for name in SOURCES}
+            return {
+                name: load_array(path, mmap_mode="r")
+                for name, path in found.items()
+                if path.exists()
             }
+
+        found = {name: directory / f"{name}.npy" for name in _ARRAYS}
+        return cls(
+            candidate_sources=sources("candidate"),
+            target_sources=sources("target"),
+            **{name: load_array(p, mmap_mode="r") for name, p in found.items() if p.exists()},
         )
 
 
@@ -98,15 +146,26 @@ def write_study_data(
         hashes[side] = id_hashes(TableParts(corpus, group), seed, name)
         strata[side], _ = clusters_of(vectors[side], hashes[side], config.sample.num_strata, seed)
     few = slice(None) if kind.pairwise else slice(0, 1)
-    targets = vectors["target"].all() if kind.pairwise else np.empty((0, vectors["candidate"].dim))
+    wanted = sources_of(embeddings.counts["features"])
+    sources = {
+        side: {s: VectorParts(embeddings, group_of(group, s)).all() for s in wanted}
+        for side, group in rows.items()
+    }
+    if not kind.pairwise:
+        sources["target"] = {}
+    given: dict[str, FloatArray | None] = {}
+    if "vectors-candidate" in score.manifest["parts"]:
+        sizes = {"candidate": num_candidates, "target": num_targets}
+        given = {f"{side}_vectors": _all_vectors(score, side, n) for side, n in sizes.items()}
     StudyData(
-        vectors["candidate"].all(),
-        np.asarray(targets, np.float32),
         labels,
+        sources["candidate"],
+        sources["target"],
         hashes["candidate"],
         hashes["target"][few],
         strata["candidate"],
         strata["target"][few],
+        **given,
     ).save(directory)
     usage = score.manifest["usage"]
     return {
@@ -115,3 +174,13 @@ def write_study_data(
         "full_teacher_cpu_s": float(usage.get("cpu_seconds", 0.0)),
         "prepared_cpu_s": float(usage.get("prepared_cpu_seconds", 0.0)),
     }
+
+
+def _all_vectors(score: Artifact, side: str, count: int) -> FloatArray:
+    """The teacher's vectors of all rows of a side, (count, V); NaN where it has none."""
+    known = vectors_of(score, side)
+    width = len(next(iter(known.values())))
+    vectors = np.full((count, width), np.nan, np.float32)
+    for row, vector in known.items():
+        vectors[row] = vector
+    return vectors

@@ -27,7 +27,7 @@ from engine.study.charts import charts_of
 from engine.study.data import write_study_data
 from engine.study.figures import write_figures
 from engine.study.trial import settings_of_trial
-from engine.study.tune import check_trials, run_trials
+from engine.study.tune import check_trials, fixed_settings, run_trials
 from engine.teachers.teacher import teacher_class
 
 __all__ = ["run_study"]
@@ -73,7 +73,8 @@ def run_study(
         with directory.lock():
             data_dir, sizes = _data(config, directory)
             told = study.model_dump(mode="json", exclude=_NOT_OF_A_TRIAL)
-            fixed = [config.network.model_dump(mode="json"), config.sample.model_dump(mode="json")]
+            sections = (config.student, config.network, config.sample)
+            fixed = [*(section.model_dump(mode="json") for section in sections), config.features]
             name = digest(told, fixed, config.seed, data_dir.name)
             say(f"study {name}: trials in {directory.path / FOLDER / name}")
             folder = directory.path / FOLDER / name
@@ -184,9 +185,12 @@ def _winning(config: Config, best: dict[str, Any]) -> dict[str, Any]:
     shape = best.get("network.hidden")
     if shape is not None:
         best["network.hidden"] = [] if shape == "linear" else list(map(int, shape.split("-")))
-    network, sample = settings_of_trial(best, config.network, config.sample)
-    values["network"], values["sample"] = (
-        section.model_dump(mode="json", exclude={"execution"}) for section in (network, sample)
-    )
+    if "features" in best:
+        best["features"] = best["features"].split("-")
+    winner = settings_of_trial(best, fixed_settings(config))
+    for name in ("student", "network", "sample"):
+        section = getattr(winner, name)
+        values[name] = section.model_dump(mode="json", exclude={"execution"})
+    values["features"] = list(winner.features)
     parse_config(values)  # what is written can be read
     return values

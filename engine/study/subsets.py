@@ -1,4 +1,4 @@
-"""What a trial's network selects, beside what the teacher itself, the cosine and chance select."""
+"""What a trial's student selects, beside what the teacher itself, the cosine and chance select."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ def subset_agreement(
 ) -> tuple[dict[str, float], IndexArray]:
     """How far subsets by predicted influence (M, N) are those of the teacher, for each share v.
 
-    `overlap v` is their Jaccard overlap, `value v` what the network's subset is worth under the
+    `overlap v` is their Jaccard overlap, `value v` what the student's subset is worth under the
     teacher's own matrix, over what the teacher's is; `cosine overlap v` and so on the same of the
     cosine of the embeddings, where there are targets, and of rows drawn at random. Facility
     location over the targets, labels scaled to 0..1; the best rows for a teacher of rows. Also
-    returns the network's ranking, up to the largest share.
+    returns the student's ranking, up to the largest share.
     """
     labels = np.asarray(data.labels)
     truth = _unit_scale(np.where(np.isfinite(labels), labels, np.nanmean(labels)))
     most, pairwise = num_of_share(max(shares), len(truth)), data.pairwise
-    best, network = (_ranking(m, most, pairwise) for m in (truth, _unit_scale(influence)))
-    rankings = {"": network}
+    best, mine = (_ranking(m, most, pairwise) for m in (truth, _unit_scale(influence)))
+    rankings = {"": mine}
     if pairwise:
         sides = [np.asarray(side) for side in (data.candidates, data.targets)]
         left, right = (side / np.linalg.norm(side, axis=1, keepdims=True) for side in sides)
@@ -49,7 +49,7 @@ def subset_agreement(
             worth, most_worth = (_value(truth[some], pairwise) for some in (mine, theirs))
             found[f"{name}overlap {share:g}"] = shared
             found[f"{name}value {share:g}"] = worth / max(most_worth, 1e-12)
-    return found, network
+    return found, rankings[""]
 
 
 def random_ranking(num_candidates: int, seed: int) -> IndexArray:

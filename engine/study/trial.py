@@ -1,42 +1,61 @@
-"""One trial: draw a sample, fit a network on it, and hold it against all other labels.
+"""One trial: draw a sample, fit a student on it, and hold it against all other labels.
 
 The sample is drawn by the sample stage's own functions and the fit is the pipeline's, so what a
-study finds holds for a run. Quadrants are judged on pairs that the network did not learn from.
+study finds holds for a run. Quadrants are judged on pairs that the student did not learn from.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from engine.config import NetworkConfig, SampleConfig
+from engine.audit.audit import training_part
+from engine.audit.fidelity import fidelity
+from engine.config import FeatureName, NetworkConfig, SampleConfig, StudentConfig
 from engine.errors import SettingsError
 from engine.influence.predict import predict_influence
 from engine.kernels.arrays import FloatArray, IndexArray
-from engine.network.audit import predictions
 from engine.network.ensemble import EnsembleTrainer
-from engine.network.fidelity import fidelity
-from engine.network.influence_network import InfluenceNetwork
 from engine.network.training_set import MIN_LABELS, TrainingSet
+from engine.students.choice import (
+    Choice,
+    choose,
+    fit_student,
+    order_within_targets,
+    prepared,
+    targets_of,
+)
+from engine.students.network import NetworkStudent
+from engine.students.student import ProductStudent, Student, student_class
 from engine.study.data import StudyData
 from engine.study.subsets import subset_agreement
 from engine.teachers.sample import Draw, design_of, draw_pairs, draw_points
 
-__all__ = ["all_influence", "run_trial", "settings_of_trial"]
+__all__ = ["TrialSettings", "all_influence", "run_trial", "settings_of_trial"]
 
-PREDICTORS = ("network", "mean", "zero", "cosine", "ridge")
+PREDICTORS = ("student", "mean", "zero", "cosine", "linear")
 _JUDGED = 3  # key of a random stream: pairs that are judged, the same for all trials of a seed
+
+
+@dataclass(frozen=True)
+class TrialSettings:
+    """What a trial tries: the sections of the settings, and what students read."""
+
+    student: StudentConfig
+    network: NetworkConfig
+    sample: SampleConfig
+    features: tuple[FeatureName, ...]
 
 
 def run_trial(
     data: StudyData,
-    network: NetworkConfig,
-    sample: SampleConfig,
+    settings: TrialSettings,
     unit: str,
     seed: int,
     pairs_per_quadrant: int = 1_000,
@@ -48,49 +67,90 @@ def run_trial(
 
     Args:
         data: of the study.
-        network, sample: the settings that are studied.
+        settings: what is studied.
         unit: of the teacher, "pair" or "point".
         seed: of weights, held-out candidates and judged pairs; and, by turning the order in which
             rows are drawn, of the sample.
         pairs_per_quadrant: judged, at most.
         fractions: v, shares of the candidates to select; adds `overlap v` and `value v`.
-        on_epoch: is told epoch and validation loss (or training loss) after each epoch.
+        on_epoch: is told epoch and validation loss (or training loss) of a network after each.
         on_ranking: is given the candidates selected for the largest v, in the order of their gain;
             the first of them are the subset for any smaller v.
     """
-    draw = _draw(data, sample, unit, seed)
+    draw = _draw(data, settings.sample, unit, seed)
     learned = draw.quadrant == 0
     known = np.isfinite(data.labels[draw.candidates, draw.targets])
     pairs = np.stack([draw.candidates, draw.targets], axis=1)[learned & known]
     if len(pairs) < MIN_LABELS:
         raise SettingsError(f"{len(pairs)} labels are too few to learn from: raise sample.fraction")
-    targets = np.asarray(data.targets) if data.pairwise else None
-    training = TrainingSet(
-        np.asarray(data.candidates), targets, pairs, data.labels[pairs[:, 0], pairs[:, 1]]
-    )
+    everything = _all_answers(data, settings.features, pairs)
+    training = training_part(everything, np.ones(len(pairs), bool))
+    student = settings.student
+    if data.pairwise and len(np.unique(pairs[:, 1])) < data.labels.shape[1]:
+        # as the fit stage has it: exact answers and predictions do not compete
+        student = student.model_copy(update={"targets": "student"})
     started = time.process_time()
     torch.set_num_threads(1)
-    trainer = EnsembleTrainer(training, network, seed)
-    while not trainer.done:
-        loss = trainer.train_epoch()
-        if on_epoch is not None:
-            on_epoch(trainer.epochs, loss.train if loss.validation is None else loss.validation)
-    fitted = trainer.result()
+    choice = choose(training, student, settings.network, seed)
+    fitted, epochs = _fitted(training, choice, student, settings.network, seed, on_epoch)
     row: dict[str, Any] = {
         "labels": len(pairs),
         "asked_candidates": len(np.unique(draw.candidates[learned])),
         "asked_targets": len(np.unique(draw.targets[learned])),
-        "parameters": sum(p.numel() for p in fitted.parameters()),
-        "epochs": trainer.epochs,
+        "chosen": choice.student,
+        "parameters": fitted.num_parameters,
+        "epochs": epochs,
         "fit_cpu_s": time.process_time() - started,
     }
-    row |= _judge(data, training, fitted, seed, pairs_per_quadrant)
+    students = {"student": fitted}
+    for name in ("cosine", "linear"):
+        if student_class(name).learns_from(training):
+            students[name] = fit_student(name, "raw", training, student, settings.network, seed)
+    row |= _judge(data, everything, training.labels, students, seed, pairs_per_quadrant)
     if fractions:
-        found, ranking = subset_agreement(data, all_influence(data, fitted), fractions, seed)
+        influence = all_influence(everything, fitted)
+        found, ranking = subset_agreement(data, influence, fractions, seed)
         row |= found
         if on_ranking is not None:
             on_ranking(ranking)
     return row
+
+
+def _all_answers(
+    data: StudyData, features: Sequence[FeatureName], pairs: NDArray[np.int64]
+) -> TrainingSet:
+    """Labels of some pairs, with the features and the vectors of all rows."""
+    candidates, targets = data.features(features)
+    vectors = [data.candidate_vectors, data.target_vectors]
+    return TrainingSet(
+        candidates,
+        targets,
+        pairs,
+        np.asarray(data.labels[pairs[:, 0], pairs[:, 1]]),
+        text_dim=data.candidates.shape[1] if "text" in features else 0,
+        candidate_vectors=None if vectors[0] is None else np.asarray(vectors[0]),
+        target_vectors=None if vectors[1] is None else np.asarray(vectors[1]),
+    )
+
+
+def _fitted(
+    training: TrainingSet,
+    choice: Choice,
+    student: StudentConfig,
+    network: NetworkConfig,
+    seed: int,
+    on_epoch: Callable[[int, float], None] | None,
+) -> tuple[Student, int]:
+    """The student that was chosen, and the epochs that it took."""
+    if choice.student != "network":
+        found = fit_student(choice.student, choice.labels, training, student, network, seed)
+        return found, 0
+    trainer = EnsembleTrainer(prepared(training, choice.labels), network, seed)
+    while not trainer.done:
+        loss = trainer.train_epoch()
+        if on_epoch is not None:
+            on_epoch(trainer.epochs, loss.train if loss.validation is None else loss.validation)
+    return NetworkStudent(trainer.result()), trainer.epochs
 
 
 def _draw(data: StudyData, sample: SampleConfig, unit: str, seed: int) -> Draw:
@@ -107,19 +167,26 @@ def _draw(data: StudyData, sample: SampleConfig, unit: str, seed: int) -> Draw:
 
 
 def _judge(
-    data: StudyData, training: TrainingSet, fitted: InfluenceNetwork, seed: int, count: int
+    data: StudyData,
+    everything: TrainingSet,
+    training_labels: FloatArray,
+    students: Mapping[str, Student],
+    seed: int,
+    count: int,
 ) -> dict[str, Any]:
-    pairs, quadrants = _judged_pairs(data, training.pairs, seed, count)
-    labels = data.labels[pairs[:, 0], pairs[:, 1]]
+    pairs, quadrants = _judged_pairs(data, everything.pairs, seed, count)
+    labels = np.asarray(data.labels[pairs[:, 0], pairs[:, 1]])
+    predicted = {
+        name: student.predict_pairs(everything.candidates, targets_of(everything, student), pairs)
+        for name, student in students.items()
+    }
     found = fidelity(
-        predictions=predictions(fitted, training, pairs),
-        labels=np.asarray(labels),
+        predicted=predicted,
+        labels=labels,
         quadrants=quadrants,
         pairs=pairs,
-        candidates=training.candidates,
-        targets=training.targets,
-        training_pairs=training.pairs,
-        training_labels=training.labels,
+        training_labels=training_labels,
+        pairwise=data.pairwise,
         seed=seed,
         num_resamples=2,  # seeds of the study give the spread
     )
@@ -133,6 +200,14 @@ def _judge(
                 for measure in ("mse", "r2", "spearman"):
                     row[f"q{quadrant} {name} {measure}"] = getattr(score, measure)
                 row[f"q{quadrant} {name} mse_std"] = score.mse / variance if variance else None
+    # of candidates that were not asked about, whatever is known of their targets
+    last = max(found.quadrants)
+    for name, values in predicted.items():
+        for measure in ("mse_std", "r2", "spearman"):
+            row[f"unseen {name} {measure}"] = row.get(f"q{last} {name} {measure}")
+        unseen = quadrants == last
+        within, means = order_within_targets(values[unseen], labels[unseen], pairs[unseen])
+        row[f"unseen {name} within"], row[f"unseen {name} means"] = within, means
     return row
 
 
@@ -159,37 +234,52 @@ def _judged_pairs(
     return np.concatenate(pieces).astype(np.int64), np.concatenate(quadrants).astype(np.int64)
 
 
-def all_influence(data: StudyData, fitted: InfluenceNetwork) -> FloatArray:
-    """Predicted influence (M, N)."""
-    candidates = np.array(data.candidates)  # torch wants to own what it reads
-    if not data.pairwise:
-        with torch.no_grad():
-            column: FloatArray = fitted(torch.from_numpy(candidates)).numpy()
-        return column[:, None]
-    if fitted.factorises:
-        return np.asarray(predict_influence(fitted, candidates, np.asarray(data.targets)))
-    pieces = []
-    targets = torch.from_numpy(np.array(data.targets))
-    with torch.no_grad():
-        for row in torch.from_numpy(candidates):
-            pieces.append(fitted(row.expand(len(targets), -1), targets).numpy())
-    return np.stack(pieces)
+def all_influence(everything: TrainingSet, fitted: Student) -> FloatArray:
+    """Predicted influence (M, N) of all rows of both sides."""
+    candidates, targets = everything.candidates, targets_of(everything, fitted)
+    if isinstance(fitted, ProductStudent):
+        columns = np.ones((1, 1), np.float32) if targets is None else targets
+        return np.asarray(predict_influence(fitted, candidates, columns))
+    assert isinstance(fitted, NetworkStudent), "there is no third kind"
+    network = fitted.network
+    if targets is not None and network.factorises:
+        return np.asarray(predict_influence(network, candidates, targets))
+    num_targets = 1 if targets is None else len(targets)
+    pairs = np.stack(
+        [
+            np.repeat(np.arange(len(candidates)), num_targets),
+            np.tile(np.arange(num_targets), len(candidates)),
+        ],
+        axis=1,
+    )
+    return fitted.predict_pairs(candidates, targets, pairs).reshape(-1, num_targets)
 
 
-def settings_of_trial(
-    values: Mapping[str, Any], network: NetworkConfig, sample: SampleConfig
-) -> tuple[NetworkConfig, SampleConfig]:
-    """The settings with those of a trial, by dotted names below `network.` and `sample.`."""
-    sections: dict[str, dict[str, Any]] = {"network": {}, "sample": {}}
+def settings_of_trial(values: Mapping[str, Any], settings: TrialSettings) -> TrialSettings:
+    """The settings with those of a trial, by dotted name below `student.`, `network.`, `sample.`;
+    `features` as a whole.
+    """
+    sections: dict[str, dict[str, Any]] = {"network": {}, "sample": {}, "student": {}}
+    features = settings.features
     for name, value in values.items():
         section, _, key = name.partition(".")
+        if section == "features":
+            features = tuple(value)
+            continue
         sections[section][key] = list(value) if isinstance(value, tuple) else value
     # what a preset fills in depends on the shape, so it is filled in anew
+    network = settings.network
     everything = network.model_dump(mode="json")
     preset = NetworkConfig.model_validate({"preset": network.preset}).model_dump(mode="json")
     given = {name: value for name, value in everything.items() if value != preset[name]}
     given["preset"] = network.preset
-    return (
+    return TrialSettings(
+        StudentConfig.model_validate(
+            {**settings.student.model_dump(mode="json"), **sections["student"]}
+        ),
         NetworkConfig.model_validate({**given, **sections["network"]}),
-        SampleConfig.model_validate({**sample.model_dump(mode="json"), **sections["sample"]}),
+        SampleConfig.model_validate(
+            {**settings.sample.model_dump(mode="json"), **sections["sample"]}
+        ),
+        features,
     )

@@ -18,13 +18,20 @@ from pydantic import ValidationError
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 
-from engine.config import Config, NetworkConfig, SampleConfig, SearchRange, StudyConfig
+from engine.config import (
+    Config,
+    NetworkConfig,
+    SampleConfig,
+    SearchRange,
+    StudentConfig,
+    StudyConfig,
+)
 from engine.errors import EngineError, SettingsError
 from engine.run_directory import digest, save_array
 from engine.study.data import StudyData
-from engine.study.trial import run_trial, settings_of_trial
+from engine.study.trial import TrialSettings, run_trial, settings_of_trial
 
-__all__ = ["check_trials", "ranking_path", "run_trials"]
+__all__ = ["check_trials", "fixed_settings", "ranking_path", "run_trials"]
 
 _EPOCHS_PER_REPORT = 5
 _SEED, _DRAWN = "seed", "drawn"
@@ -41,16 +48,35 @@ def check_trials(config: Config) -> None:
         else:
             choices[name] = list(range_or_list)
     for name, values in choices.items():
-        if name.partition(".")[0] not in ("network", "sample") or "." not in name:
+        section, dot, _ = name.partition(".")
+        if name != "features" and not (dot and section in ("student", "network", "sample")):
             raise SettingsError(
-                f"study: {name} cannot be studied; it must be a setting below network. or sample."
+                f"study: {name} cannot be studied; it must be features, or a setting below "
+                "student., network. or sample."
             )
         for value in values:
+            if name == "features":
+                _check_features(config, value)
+                continue
             try:
-                settings_of_trial({name: value}, config.network, config.sample)
+                settings_of_trial({name: value}, fixed_settings(config))
             except ValidationError as error:
                 problem = error.errors()[0]
                 raise SettingsError(f"study: {name} {value!r}: {problem['msg']}") from None
+
+
+def fixed_settings(config: Config) -> TrialSettings:
+    """What trials have in common where nothing else is said."""
+    return TrialSettings(config.student, config.network, config.sample, config.features)
+
+
+def _check_features(config: Config, value: Any) -> None:
+    missing = [name for name in value if name not in config.features]
+    if missing or not value:
+        raise SettingsError(
+            f"study: features {value!r}: the study computes {', '.join(config.features)}; add "
+            f"{', '.join(map(str, missing)) or 'one of them'} to features"
+        )
 
 
 def run_trials(
@@ -204,8 +230,10 @@ def _fixed(config: Config, unit: str, data_dir: Path, rankings: Path) -> dict[st
     """What all trials have in common, as plain values."""
     assert config.study is not None
     return {
+        "student": config.student.model_dump(mode="json"),
         "network": config.network.model_dump(mode="json"),
         "sample": config.sample.model_dump(mode="json"),
+        "features": list(config.features),
         "study": config.study.model_dump(mode="json"),
         "unit": unit,
         "data_dir": str(data_dir),
@@ -240,17 +268,20 @@ def _measure(
 ) -> dict[str, Any]:
     values = _flat(config)
     seed = int(values.pop(_SEED))
-    network, sample = settings_of_trial(
+    settings = settings_of_trial(
         values,
-        NetworkConfig.model_validate(fixed["network"]),
-        SampleConfig.model_validate(fixed["sample"]),
+        TrialSettings(
+            StudentConfig.model_validate(fixed["student"]),
+            NetworkConfig.model_validate(fixed["network"]),
+            SampleConfig.model_validate(fixed["sample"]),
+            tuple(fixed["features"]),
+        ),
     )
     rankings = Path(fixed["rankings"])
     try:
         return run_trial(
             StudyData.open(Path(fixed["data_dir"])),
-            network,
-            sample,
+            settings,
             fixed["unit"],
             seed,
             study.pairs_per_quadrant,

@@ -53,8 +53,8 @@ def test_less_is_charged_by_the_point_and_its_warm_up_on_both_sides():
     warmup = 4 * 0.05 * 1_000 * 2.0
     assert row["full_s"] == pytest.approx(2_000 + 1 + warmup + 5)
     asked = cost.asked("less", cost.draw("less", SIZE, audited=True), SIZE)
-    assert asked["candidate"] == 50 + 40 and asked["target"] == 50 + 16
-    assert row["teacher_s"] == pytest.approx(156 + asked["pair"] * 1e-6 + warmup)
+    assert asked["candidate"] == 50 + 40 and asked["target"] == 1_000
+    assert row["teacher_s"] == pytest.approx(1_090 + asked["pair"] * 1e-6 + warmup)
 
 
 def test_selectit_has_no_targets():

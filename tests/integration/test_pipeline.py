@@ -122,4 +122,4 @@ def test_the_corpus_can_be_its_own_target_with_a_sparse_kernel(small_job, tmp_pa
     counts = directory.artifact("6-influence").counts
     assert (counts["kernel"], counts["targets"]) == ("neighbours", 300)
     assert directory.artifact("7-selection").counts["selected"] == 30
-    assert not directory.artifact("5-network").counts["trusted"], "noise cannot be learned"
+    assert not directory.artifact("5-student").counts["trusted"], "noise cannot be learned"

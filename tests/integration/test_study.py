@@ -104,7 +104,7 @@ def test_trials_on_ray_are_those_in_process_and_tensorboard_has_them(ray_local, 
         assert len(np.load(ranking_path(rankings, plain))) == 8
     events = list((tmp_path / "tune").glob("*/events.out.tfevents*"))
     assert len(events) == 4
-    assert all(b"ray/tune/measured/q4 network mse_std" in path.read_bytes() for path in events)
+    assert all(b"ray/tune/measured/unseen student mse_std" in path.read_bytes() for path in events)
     # killed before Tune had written down its trials: it starts anew
     for path in (tmp_path / "tune").glob("experiment_state-*.json"):
         path.unlink()

@@ -74,5 +74,5 @@ def test_score_new_refuses_what_it_cannot_do(finished, tmp_path):
     arguments = ("--run-dir", finished.path, "--corpus", "x.jsonl", "--teacher.name", "less")
     done = start("score_new.py", *arguments)
     assert done.returncode == 2
-    assert "--teacher.name is a setting of the run, whose network is frozen" in done.stderr
+    assert "--teacher.name is a setting of the run, whose student is frozen" in done.stderr
     assert not (finished.path / "additions").exists()

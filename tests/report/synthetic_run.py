@@ -31,7 +31,7 @@ DIRECTORIES = {
     "embed": "2-embeddings",
     "sample": "3-sample",
     "score": "4-teacher",
-    "fit": "5-network",
+    "fit": "5-student",
     "predict": "6-influence",
     "select": "7-selection",
 }
@@ -208,11 +208,11 @@ class _Run:
             }
 
         scores = {
-            "network": score(0.3, 0.55),
+            "student": score(0.3, 0.55),
             "mean": score(-0.001, None),
             "zero": score(-0.2, None),
             "cosine": score(0.1, 0.2),
-            "ridge": score(0.2, 0.4),
+            "linear": score(0.2, 0.4),
         }
         quadrant = {"num_pairs": 40, "num_candidates": 8, "num_targets": 5, "scores": scores}
         means: dict[str, Any] = {
@@ -220,7 +220,7 @@ class _Run:
             "num_targets": 5,
             "split_half": 0.6,
             "p_value": 0.01,
-            "top_overlap": {"network": 0.5, "cosine": 0.2, "ridge": 0.3},
+            "top_overlap": {"student": 0.5, "cosine": 0.2, "linear": 0.3},
             "chance_overlap": 0.18,
         }
         means |= {"spearman": {name: s["spearman"] for name, s in scores.items()}}
@@ -229,7 +229,7 @@ class _Run:
             path,
             {
                 "trusted": trusted,
-                "reasons": ["the network <does> R^2 -0.030"],
+                "reasons": ["the student <does> R^2 -0.030"],
                 "remarks": ["few targets"],
                 "judged_quadrant": "Q4",
                 "shares": {"Q1": 0.01, "Q2": 0.09, "Q3": 0.09, "Q4": 0.81},
@@ -237,7 +237,21 @@ class _Run:
                 "candidate_means": means,
             },
         )
-        self.commit("fit", {"fidelity": [(path, 1)]}, {"trusted": trusted}, {})
+        choice, told = path.with_name("choice.json"), {"trusted": trusted, "student": "kernel"}
+        contenders = [
+            {
+                "student": name,
+                "labels": "raw",
+                "within": 0.4,
+                "means": mean,
+                "behind": [0.0, 0.1],
+                "score": 0.4,
+            }
+            for name, mean in (("kernel", 0.5), ("cosine", 0.2))
+        ]
+        found = {"student": "kernel", "labels": "raw", "contenders": contenders}
+        write_json(choice, found)
+        self.commit("fit", {"fidelity": [(path, 1)], "choice": [(choice, 1)]}, told, {})
 
     def predict(self, dense: bool) -> None:
         folder = self.folder("predict")

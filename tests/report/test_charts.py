@@ -77,7 +77,7 @@ def test_scatter(points: list[tuple[float, float]]) -> None:
 
 
 def test_interval_plot() -> None:
-    dots = [Dot("network", 0.5, 0.4, 0.6), Dot("cosine", -0.7, None, None)]
+    dots = [Dot("student", 0.5, 0.4, 0.6), Dot("cosine", -0.7, None, None)]
     rows = [IntervalRow("Q1", dots), IntervalRow("Q2", dots[:1]), IntervalRow("<Q3>", [])]
     root = parsed(interval_plot("t", rows, "Spearman"))
     assert len(list(root.iter(f"{SVG}circle"))) == 3

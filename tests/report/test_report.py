@@ -140,7 +140,7 @@ def test_corpus_text_is_escaped(artifacts: dict[str, Artifact], tmp_path: Path) 
     assert not re.search("[\x00-\x08\x0b-\x1f\u200b\u202a-\u202e\u2066-\u2069]", html)
     assert "<i>U+202E</i>" in html and "<i>U+0007</i>" in html
     assert "{{ 7 * 7 }}" in page.text  # corpus text is no template
-    assert "the network <does> R² −0.030" in page.text.replace("The network", "the network")
+    assert "the student <does> R² −0.030" in page.text.replace("The student", "the student")
 
 
 def test_numbers_are_on_the_page(artifacts: dict[str, Artifact], tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_numbers_are_on_the_page(artifacts: dict[str, Artifact], tmp_path: Path)
     assert "From rank 16 on no candidate added anything: 5 picks (25 %)" in text
     assert "marks 6 of 60 candidates (10 %)" in text
     assert "The selection holds 2; a random one of the same size would hold 2.0" in text
-    assert "80 of the 100 labelled pairs (80 %) were asked for to judge the network" in text
+    assert "80 of the 100 labelled pairs (80 %) were asked for to judge the student" in text
     assert "82 % saved" in text
     cells = re.findall(
         '<td class="num">(.*?)</td>', html[html.index('<th scope="row">candidates') :]
@@ -212,7 +212,7 @@ def test_a_network_that_failed_is_called_so(tmp_path: Path) -> None:
     artifacts = write_run(tmp_path / "run", trusted=False, dense=False)
     html, counts = write(artifacts, tmp_path)
     assert counts["trusted"] is False and counts["verdict"].startswith("Not to be trusted: ")
-    assert "The network is not to be trusted" in html
+    assert "The student is not to be trusted" in html
     assert "Predicted influence against" not in html  # no dense matrix, no scatter
     assert counts["known_bad"] is None and 'id="known-bad"' not in html
 
@@ -266,7 +266,7 @@ def test_a_teacher_of_rows_is_told_in_rows(tmp_path: Path) -> None:
 
 def test_a_full_teacher_has_no_network_to_trust(tmp_path: Path) -> None:
     artifacts = write_run(tmp_path / "run")
-    reason = "no network was needed: the teacher itself was asked about everything"
+    reason = "no student was needed: the teacher itself was asked about everything"
     found = {"trusted": True, "reasons": [reason], "remarks": [], "judged_quadrant": None}
     write_json(artifacts["fit"].path("fidelity"), {**found, "shares": {}, "quadrants": {}})
     html, counts = write(artifacts, tmp_path)

@@ -35,6 +35,8 @@ def job(small_job, tmp_path, monkeypatch):
         **job,
         "run_dir": str(tmp_path / "run"),
         "teacher": {"name": "delift_se", "model": job["embedding"]["model"]},
+        "student": {"name": "network"},
+        "sample": {**job["sample"], "design": "block"},
         "study": {
             "grid": {"network.hidden": [[10], [20, 5], []], "sample.fraction": [0.1, 0.3]},
             "seeds": [0, 1],
@@ -110,7 +112,7 @@ def test_subsets_are_shown_to_a_model_or_trained_on(job, small_job, tmp_path, me
     [
         (None, "nothing to study"),
         ({"grid": {}}, "nothing to study"),
-        ({"grid": {"teacher.name": ["less"]}}, "below network. or sample"),
+        ({"grid": {"teacher.name": ["less"]}}, "must be features, or a setting below"),
         ({"grid": {"network.hiden": [[1]]}}, "network.hiden"),
         ({"search": {"network.learning_rate": {"low": -1, "high": 1}}}, "greater than 0"),
         ({"grid": {"network.epochs": [3]}, "log_likelihood": "icl"}, "evaluation.test.path"),
