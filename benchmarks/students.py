@@ -293,7 +293,11 @@ def table(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
 def _measured(
     arguments: argparse.Namespace, dataset: str, teacher: str, features: str, share: float
 ) -> Iterator[dict[str, Any]]:
-    problem = Problem(arguments.work, dataset, teacher, FEATURES[features])
+    try:
+        problem = Problem(arguments.work, dataset, teacher, FEATURES[features])
+    except FileNotFoundError as missing:
+        print(f"left out, not asked yet: {missing.filename}", file=sys.stderr)
+        return
     if share > problem.most:
         return
     found: dict[str, list[dict[str, Any]]] = {}
