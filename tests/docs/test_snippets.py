@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import operator
 import os
 import re
 import subprocess
@@ -42,7 +43,8 @@ def test_code_that_is_not_run_names_what_there_is(page):
         for node in ast.walk(ast.parse(code)):
             if not isinstance(node, ast.Call) or not ast.unparse(node.func).startswith("engine."):
                 continue
-            function = getattr(engine, ast.unparse(node.func).removeprefix("engine."))
+            name = ast.unparse(node.func).removeprefix("engine.")
+            function = operator.attrgetter(name)(engine)
             given = {word.arg: word.value for word in node.keywords}
             inspect.signature(function).bind(*node.args, **given)
 
