@@ -63,7 +63,11 @@ def test_a_teacher_that_is_the_cosine_is_learned_by_the_cosine():
     ]
     labels = (sides[0] @ sides[1].T)[data.pairs[:, 0], data.pairs[:, 1]]
     data = dataclasses.replace(data, labels=labels.astype(np.float32))
-    assert choose(data, StudentConfig(), NETWORK, 0).student == "cosine"
+    choice = choose(data, StudentConfig(), NETWORK, 0)
+    assert choice.contenders[0].student == "cosine"
+    assert choice.contenders[0].score > 0.999
+    (taken,) = (one for one in choice.contenders if one.student == choice.student)
+    assert taken.score > 0.95, "another is taken only where it is not surely behind"
 
 
 def test_a_named_student_is_taken_without_a_contest():
