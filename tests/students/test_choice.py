@@ -36,6 +36,10 @@ def test_vectors_are_learned_where_there_are_any():
     assert choice == chosen("vectors")
 
 
+def test_what_is_surely_behind_is_not_taken_however_preferred():
+    assert chosen("vectors", contenders=("cosine", "vectors")).student == "vectors"
+
+
 def test_the_network_contends_where_pairs_are_what_there_is():
     choice = chosen("pairs")
     tried = {(one.student, one.labels) for one in choice.contenders}
