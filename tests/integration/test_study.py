@@ -79,6 +79,8 @@ def test_trials_on_ray_are_those_in_process_and_tensorboard_has_them(ray_local, 
     config = parse_config(
         {
             "corpus": {"path": "not read"},
+            "features": ["text"],
+            "student": {"name": "network"},
             "sample": {"fraction": 0.3, "audit": {"candidates": 8, "targets": 4}},
             "network": {"members": 1, "epochs": 20, "patience": 5},
             "study": {
