@@ -74,7 +74,7 @@ STAGES: tuple[Stage, ...] = (
         select_stage.run,
         ("seed", "selection", "influence.neighbours"),
         ("ingest", "embed", "score", "predict"),
-        2,
+        3,
         select_stage.identity,
     ),
     Stage(

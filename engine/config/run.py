@@ -16,12 +16,13 @@ from engine.config.network import (
     NetworkConfig,
     StudentConfig,
 )
-from engine.config.selection import OBJECTIVES_WITH, Cover, SelectionConfig
+from engine.config.selection import COVERING, OBJECTIVES_WITH, Cover, SelectionConfig
 from engine.config.study import StudyConfig
 from engine.config.teacher import (
     LANGUAGE_MODEL_TEACHERS,
     POINTWISE_TEACHERS,
     RANKING_TEACHERS,
+    TURN_TEACHERS,
     SampleConfig,
     TeacherConfig,
 )
@@ -108,9 +109,14 @@ class Config(Section):
     @property
     def objective(self) -> str:
         """The objective of the selection: as set, or the teacher's own."""
-        covering = "facility_location" + ("_conditional_gain" if self.owned else "")
-        by_teacher = "top_mean" if self.teacher.name in RANKING_TEACHERS else covering
-        return self.selection.objective or by_teacher
+        if self.selection.objective is not None:
+            return self.selection.objective
+        if self.teacher.name in RANKING_TEACHERS:
+            return "top_mean"
+        if self.owned is not None:
+            return "facility_location_conditional_gain"
+        in_turn = self.teacher.name in TURN_TEACHERS and self.target is not None
+        return "round_robin" if in_turn and self.selection.cover != "self" else "facility_location"
 
     @property
     def cover(self) -> Cover:
@@ -147,6 +153,11 @@ class Config(Section):
                     f"selection.{setting} is a setting of {' and '.join(objectives)}, "
                     f"not of {name}: leave it out"
                 )
+        if self.selection.zero_gain_tail == "cover_again" and name not in COVERING:
+            raise ValueError(
+                f"selection.zero_gain_tail: cover_again is of {', '.join(COVERING)}, not "
+                f"of {name}: leave it out"
+            )
         if self.selection.relevant_share < 1 and self.selection.form != 1:
             raise ValueError("selection.relevant_share is a setting of mutual information, form: 1")
         if self.selection.floor and not (self.target and self.cover == "self"):
@@ -160,6 +171,11 @@ class Config(Section):
             )
         if name.endswith("mutual_information") and self.target is None:
             raise ValueError(f"objective {name} tells what a target set asks for: set target.path")
+        if name == "round_robin" and (self.target is None or cover == "self"):
+            raise ValueError(
+                "objective round_robin has the targets take turns: set target.path, and leave out "
+                "selection.cover"
+            )
         if cover == "target" and self.target is None:
             raise ValueError("selection.cover: target needs a target set: set target.path")
         if cover == "target" and self._wants_candidates:

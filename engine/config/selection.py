@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from engine.config.base import Execution, Section
 
 __all__ = [
+    "COVERING",
     "OBJECTIVES_WITH",
     "Cover",
     "ObjectiveName",
@@ -34,10 +35,17 @@ ObjectiveName = Literal[
     "facility_location_conditional_gain",
     "graph_cut",
     "graph_cut_mutual_information",
+    "round_robin",
     "top_mean",
     "random",
 ]
 Cover = Literal["target", "self"]
+# Those that go on in rounds of coverage.
+COVERING = (
+    "facility_location",
+    "facility_location_mutual_information",
+    "facility_location_conditional_gain",
+)
 # Settings that only some objectives have.
 OBJECTIVES_WITH = {
     "eta": ("facility_location_mutual_information",),
@@ -64,8 +72,8 @@ class SelectionConfig(Section):
     quotas: QuotaConfig | None = None
     objective: ObjectiveName | None = Field(
         None,
-        description="default: top_mean for less and selectit; else facility_location, or its "
-        "conditional gain where there are `owned` rows",
+        description="default: top_mean for less and selectit, round_robin for rds where there is a "
+        "target; else facility_location, or its conditional gain where there are `owned` rows",
     )
     cover: Cover | None = Field(
         None,
@@ -109,8 +117,11 @@ class SelectionConfig(Section):
         "minmax",
         description="of influence before selection; minmax uses the range of the labels, frozen",
     )
-    zero_gain_tail: Literal["by_mean_influence", "random", "stop"] = Field(
-        "by_mean_influence", description="how to go on when no candidate adds anything"
+    zero_gain_tail: Literal["cover_again", "by_mean_influence", "random", "stop"] | None = Field(
+        None,
+        description="how to go on when no candidate adds anything; cover_again: the next round of "
+        "coverage, as if nothing had been picked, among those that are left. Default: cover_again "
+        "for the three of facility_location, then by_mean_influence",
     )
     optimizer: Literal["lazy", "naive", "stochastic"] = Field(
         "lazy", description="naive: the same result, slowly; stochastic: a little less, sooner"

@@ -21,6 +21,7 @@ __all__ = [
     "POINTWISE_TEACHERS",
     "RANKING_TEACHERS",
     "TEACHER_MODELS",
+    "TURN_TEACHERS",
     "AuditConfig",
     "LessConfig",
     "SampleConfig",
@@ -135,6 +136,7 @@ TeacherName = Literal[
 POINTWISE_TEACHERS = ("selectit",)
 LANGUAGE_MODEL_TEACHERS = ("delift", "less", "rds", "selectit")  # teacher.model is a causal one
 RANKING_TEACHERS = ("less", "selectit")  # published with "take the best", not with coverage
+TURN_TEACHERS = ("rds",)  # published with round robin
 # What `teacher.model` is where the settings do not say; a teacher that is not here needs no model.
 TEACHER_MODELS: dict[str, dict[str, Any]] = {
     "delift": {"path": PACKAGED_LANGUAGE_MODEL, "dtype": "bfloat16"},

@@ -13,6 +13,7 @@ one running sum would wait for each addition before it starts the next.
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -53,6 +54,9 @@ class Columns(Protocol):
     def add_to(self, column: int, sums: DoubleArray) -> None:
         """sums[r] += s[r, column], in place."""
 
+    def of_row(self, row: int) -> tuple[IndexArray, FloatArray]:
+        """The columns with a value above 0 in a row, ascending, and the values: (n,), (n,)."""
+
     def capped(self, caps: FloatArray) -> Columns:
         """The kernel min(s[r, c], caps[r]), for caps >= 0: a copy of the values."""
 
@@ -86,6 +90,11 @@ class DenseColumns:
 
     def add_to(self, column: int, sums: DoubleArray) -> None:
         sums += self.values[column]
+
+    def of_row(self, row: int) -> tuple[IndexArray, FloatArray]:
+        values = self.values[:, row]
+        found = np.flatnonzero(values > 0)
+        return found, values[found]
 
     def capped(self, caps: FloatArray) -> DenseColumns:
         return DenseColumns(np.minimum(self.values, caps).T)
@@ -125,6 +134,12 @@ class SparseColumns:
         entries = slice(self.starts[column], self.starts[column + 1])
         sums[self.rows[entries]] += self.values[entries]
 
+    def of_row(self, row: int) -> tuple[IndexArray, FloatArray]:
+        by_row = self._by_row
+        entries = slice(by_row.indptr[row], by_row.indptr[row + 1])
+        columns, values = by_row.indices[entries], by_row.data[entries]
+        return columns[values > 0], values[values > 0]
+
     def capped(self, caps: FloatArray) -> SparseColumns:
         capped = self._by_column()
         capped.data = np.minimum(self.values, caps[self.rows])
@@ -136,6 +151,10 @@ class SparseColumns:
         its = (other.starts, other.rows, other.values)
         same = all(np.array_equal(a, b) for a, b in zip(mine, its, strict=True))
         return self if same else other
+
+    @cached_property
+    def _by_row(self) -> scipy.sparse.csr_array:
+        return self._by_column().tocsr()
 
     def _by_column(self) -> scipy.sparse.csc_array:
         shape = (self.num_rows, self.num_columns)

@@ -16,7 +16,7 @@ from engine.artifact_rows import TableParts
 from engine.errors import SettingsError
 from engine.run_directory import Artifact
 
-__all__ = ["Composition", "Group", "composition"]
+__all__ = ["Composition", "Group", "Mix", "composition"]
 
 USUAL_COLUMNS = ("source", "category", "dataset", "task", "topic")
 FEW_VALUES = 200  # of a column that nobody named: more are hardly groups
@@ -36,6 +36,20 @@ class Group:
 
 
 @dataclass(frozen=True)
+class Mix:
+    """Half the sum of all |share in these rows - share in the targets|: 0 is the same mix, 1 none.
+
+    Attributes:
+        pool, selected: of all candidates, and of the picks.
+        free: of what the cosine and round robin pick; None where that is not known.
+    """
+
+    pool: float
+    selected: float
+    free: float | None
+
+
+@dataclass(frozen=True)
 class Composition:
     """The largest groups of the pool, largest first, and the others together.
 
@@ -43,6 +57,7 @@ class Composition:
         is_named: whether the settings name the column.
         num_others: how many groups `others` holds.
         num_pool, num_selected, num_targets: all rows of each; None if no target has the column.
+        mix: how far each is from the targets' mix; None if no target has the column.
     """
 
     column: str
@@ -53,6 +68,7 @@ class Composition:
     num_pool: int
     num_selected: int
     num_targets: int | None
+    mix: Mix | None
 
     @property
     def largest_share(self) -> float:
@@ -67,9 +83,15 @@ class Composition:
 
 
 def composition(
-    corpus: Artifact, ranking: Rows, named: str | None, of_quotas: str | None
+    corpus: Artifact,
+    ranking: Rows,
+    free: Rows | None,
+    named: str | None,
+    of_quotas: str | None,
 ) -> Composition | None:
     """Count the groups of the candidates and of the picks (B,); None where no column has groups.
+
+    `free` are the picks of the cosine and round robin.
 
     Memory: one part of the corpus, and 4 bytes a row for each column that it might be. Raises
     SettingsError for a named column that no candidate has.
@@ -112,7 +134,28 @@ def composition(
         num_pool=len(codes),
         num_selected=len(ranking),
         num_targets=num_targets,
+        mix=_mix(codes, ranking, free, in_targets, num_targets),
     )
+
+
+def _mix(
+    codes: NDArray[np.int32],
+    ranking: Rows,
+    free: Rows | None,
+    in_targets: NDArray[np.int64] | None,
+    num_targets: int | None,
+) -> Mix | None:
+    if in_targets is None or not num_targets or not len(ranking):
+        return None
+    wanted, elsewhere = in_targets / num_targets, 1 - in_targets.sum() / num_targets
+
+    def distance(rows: NDArray[np.int32]) -> float:
+        shares = np.bincount(rows, minlength=len(wanted)) / max(len(rows), 1)
+        # targets of groups that the pool has not
+        return float(np.abs(shares - wanted).sum() + elsewhere) / 2
+
+    of_free = None if free is None else distance(codes[free])
+    return Mix(distance(codes), distance(codes[ranking]), of_free)
 
 
 @dataclass

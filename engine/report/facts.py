@@ -35,7 +35,13 @@ from engine.report.picks import (
     top_examples,
 )
 from engine.report.provenance import Provenance, read_provenance
-from engine.report.selection_facts import selection_remarks
+from engine.report.selection_facts import (
+    FreeAlternative,
+    asked_selected,
+    free_alternative,
+    read_free,
+    selection_remarks,
+)
 from engine.run_directory import Artifact, load_array
 
 __all__ = ["Facts", "collect"]
@@ -54,6 +60,7 @@ class Facts:
     kernel: dict[str, Any]
     selection_remarks: list[str]
     zero_gain_tail: str
+    asked_selected: dict[str, float] | None
     unscorable: int
     funnel: list[SideFunnel]
     student: str | None
@@ -65,6 +72,7 @@ class Facts:
     gains: GainCurve
     top: list[ExampleRow]
     bottom: list[ExampleRow]
+    free: FreeAlternative | None
     composition: Composition | None
     lookup: Lookup
     known_bad: KnownBad | None
@@ -80,6 +88,7 @@ def collect(config: Config, inputs: Mapping[str, Artifact]) -> Facts:
     num_targets = int(corpus.counts.get("targets", corpus.counts["candidates"]))
     means = load_array(inputs["predict"].path("means"))
     ranking = read_ranking(select)
+    free = read_free(select)
     fidelity, settings = read_fidelity(inputs["fit"]), config.report
     column, quotas = settings.known_bad_column, config.selection.quotas
     examples = (corpus, ranking, means, settings.num_examples, column)
@@ -92,7 +101,8 @@ def collect(config: Config, inputs: Mapping[str, Artifact]) -> Facts:
         objective=str(select.counts["objective"]),
         kernel=inputs["predict"].counts,
         selection_remarks=list(selection_remarks(select.counts, "targets" in corpus.counts)),
-        zero_gain_tail=config.selection.zero_gain_tail,
+        zero_gain_tail=config.selection.zero_gain_tail or "by_mean_influence",
+        asked_selected=asked_selected(select.counts),
         unscorable=int(score.counts["unscorable"]),
         funnel=read_funnel(corpus, inputs["embed"], inputs["sample"], len(ranking.rows)),
         student=inputs["fit"].counts["student"],
@@ -102,16 +112,18 @@ def collect(config: Config, inputs: Mapping[str, Artifact]) -> Facts:
         influence=distribution(means, means[ranking.rows]),
         labels=label_distribution(score),
         gains=gain_curve(ranking.gains, int(select.counts["zero_gain_picks"])),
+        free=free_alternative(select.counts),
         top=top_examples(*examples),
         bottom=bottom_examples(*examples),
         composition=composition(
             corpus,
             ranking.rows,
+            free,
             settings.composition_column,
             quotas.column if quotas else None,
         ),
         lookup=read_lookup(corpus, inputs["embed"], inputs["predict"], select),
-        known_bad=known_bad(corpus, column, ranking.rows, means) if column else None,
+        known_bad=known_bad(corpus, column, ranking.rows, free, means) if column else None,
         ledger=make_ledger({name: artifact.manifest for name, artifact in inputs.items()}),
         results=read_results(settings.results),
         provenance=read_provenance(config, inputs),

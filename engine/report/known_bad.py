@@ -69,12 +69,19 @@ class KnownBad:
     kinds: list[KindCount]
     other_kinds: int
     top: list[TopShare]
+    free: int | None
 
 
 def known_bad(
-    corpus: Artifact, column: str, ranking: Rows, mean_influence: NDArray[np.float32]
+    corpus: Artifact,
+    column: str,
+    ranking: Rows,
+    free: Rows | None,
+    mean_influence: NDArray[np.float32],
 ) -> KnownBad:
     """Count the marked rows in the pool, in the selection (B,) and among the best by mean (M,).
+
+    And among what the cosine and round robin pick for nothing, `free`.
 
     Memory: one part of the corpus and 8 bytes a row. Raises SettingsError when no row has the
     column.
@@ -99,6 +106,7 @@ def known_bad(
         ],
         other_kinds=max(0, len(kinds) - NUM_KINDS),
         top=_top(codes > 0, mean_influence),
+        free=None if free is None else int((codes[free] > 0).sum()),
     )
 
 

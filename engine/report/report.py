@@ -71,6 +71,7 @@ def headline(facts: Facts, page: Path, subset: Path) -> dict[str, Any]:
     judged = judged_scores(facts.fidelity)
     student = {} if judged is None else judged["scores"]["student"]
     pool = facts.funnel[0]
+    mix = None if facts.composition is None else facts.composition.mix
     values = {
         "candidates": pool.kept,
         "targets": facts.num_targets,
@@ -95,7 +96,13 @@ def headline(facts: Facts, page: Path, subset: Path) -> dict[str, Any]:
             "selected": marked.selected,
             "in_pool": marked.in_pool,
             "expected_by_chance": marked.chance.mean,
+            "cosine_round_robin": marked.free,
         },
+        "mix_distance": None
+        if mix is None
+        else {"selected": mix.selected, "in_pool": mix.pool, "cosine_round_robin": mix.free},
+        "in_cosine_round_robin": None if facts.free is None else facts.free.in_both,
+        "asked_selected": facts.asked_selected,
         "zero_gain_picks": facts.gains.tail_size,
         "report": shown(page.absolute()),
         "subset": shown(subset.absolute()),

@@ -57,7 +57,7 @@ def _why(
     if told["rank"] is None:
         yield f"dropped: {num} of {counts['candidates']} rows were selected by {objective}"
         if told["gain_left"] is not None:
-            yield f"it would still add {told['gain_left']:.4g} to the objective"
+            yield f"it would still add {told['gain_left']:.4g} to {_what(counts)}"
     else:
         yield f"kept: rank {told['rank']} of {num} by {objective}"
         if told["rank"] > tail:
@@ -65,8 +65,14 @@ def _why(
                 "it added nothing to the objective any more: its place is that of the policy "
                 "zero_gain_tail"
             )
+        elif counts["objective"] == "round_robin":
+            yield (
+                f"it was the best that was left for the target that took it in turn "
+                f"{told['round']} of {counts['rounds']}: {told['gain']:.4g}"
+            )
         else:
-            yield f"it added {told['gain']:.4g} to the objective when it was picked"
+            again = f", in round {told['round']} of coverage" if counts["rounds"] > 1 else ""
+            yield f"it added {told['gain']:.4g} to the objective when it was picked{again}"
         if told["num_covered"] is not None:
             covered = "rows" if counts["cover"] == "self" else "targets"
             yield f"it covers {told['num_covered']} {covered} better than any other selected row"
@@ -85,6 +91,11 @@ def _why(
         yield "the teacher was asked about it; it competed by what is predicted without that answer"
     else:
         yield "the teacher was not asked about it: that is predicted"
+
+
+def _what(counts: dict[str, Any]) -> str:
+    """What a row that was left out would still add to."""
+    return f"round {counts['rounds']} of coverage" if counts["rounds"] > 1 else "the objective"
 
 
 def _named(row: int, by_row: dict[int, dict[str, str]], ranks: dict[int, int | None]) -> str:

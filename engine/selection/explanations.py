@@ -20,9 +20,9 @@ from engine.selection.select import Selection
 __all__ = ["COLUMNS", "Coverage", "write_explanations"]
 
 COLUMNS = (
-    "row, id; rank and gain of a selected row, else null; mean_influence; known_by: asked, where "
-    "the teacher answered about the row, or predicted; gain_left: what the row "
-    "would still add to the objective, null where that is not one of coverage; nearest and "
+    "row, id; rank, gain and round of a selected row, else null; mean_influence; known_by: asked, "
+    "where the teacher answered about the row, or predicted; gain_left: what the row would still "
+    "add to the last round of the objective, null where that is not one of coverage; nearest and "
     "similarity: the selected row, other than itself, with the most similar embedding, and their "
     "cosine; covered_by and coverage: the selected row that covers it best in the objective's own "
     "kernel, where the rows to cover are the candidates; num_covered: of a selected row, the rows "
@@ -37,11 +37,12 @@ class Coverage:
     Attributes:
         by: the pick that covers each row best, -1 for none, (R,).
         value: how well, (R,).
-        gains_left: what each candidate would still add, (M,), or None.
+        gains_left: what each candidate would still add to the last round, (M,), or None.
         objective_value: of the selection, or None.
         at_least: share of the best possible objective that the selection has at least reached:
             no other choice of as many rows has more than its value and the largest gains left
-            together (Nemhauser, Wolsey, Fisher 1978). None for objectives without gains left.
+            together (Nemhauser, Wolsey, Fisher 1978). None for objectives without gains left, and
+            where the rows were covered more than once.
     """
 
     by: IndexArray
@@ -51,15 +52,20 @@ class Coverage:
     at_least: float | None
 
     @classmethod
-    def of(cls, problem: Problem, picks: IndexArray) -> Coverage | None:
-        """Three passes over the kernel's files; None for an objective without a kernel."""
+    def of(cls, problem: Problem, selection: Selection) -> Coverage | None:
+        """Three or four passes over the kernel's files; None for an objective without a kernel."""
         if problem.kernel is None:
             return None
+        picks, num_rounds = selection.ranking, int(selection.rounds.max(initial=1))
         by, covered = problem.coverage(picks)
-        left = problem.gains_left(covered)
+        going_on = covered
+        if num_rounds > 1:
+            _, going_on = problem.coverage(picks[selection.rounds == num_rounds])
+        left = problem.gains_left(going_on)
         value = problem.value(covered, picks)
         at_least = None
-        if left is not None and value is not None and problem.costs is None:
+        once = num_rounds == 1 and problem.costs is None
+        if left is not None and value is not None and once:
             others = np.delete(left, picks)
             most = (
                 np.partition(others, -len(picks))[-len(picks) :]
@@ -93,6 +99,8 @@ def write_explanations(
     rank[ranking] = np.arange(1, len(ranking) + 1)
     gain = np.zeros(num_candidates)
     gain[ranking] = selection.gains
+    round_of = np.zeros(num_candidates, dtype=np.int64)
+    round_of[ranking] = selection.rounds
     ids, similarity = _nearest(nearest, num_candidates)
     alone = ids == np.arange(num_candidates)  # the only selected row has no other
     row_numbers = np.arange(num_candidates)
@@ -103,6 +111,7 @@ def write_explanations(
         ),
         "rank": _where(selected, rank),
         "gain": _where(selected, gain),
+        "round": _where(selected, round_of),
         "mean_influence": pa.array(means),
         "known_by": pa.array(np.where(np.isin(row_numbers, asked), "asked", "predicted")),
         "gain_left": pa.nulls(num_candidates, pa.float64()),

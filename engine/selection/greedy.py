@@ -4,6 +4,7 @@
                         asks again only about those that could still win (Minoux 1978)
     naive_greedy        asks about every candidate at every step: what lazy_greedy is tested against
     stochastic_greedy   asks about a random sample at every step (Mirzasoleiman et al. 2015)
+    in_rounds           one of them, again and again: forgets the coverage when it is full
 
 The first two return the same ranking and gains to the bit: gains cannot rise, rounding included,
 and equal ones go to the lower `tie_rank`, a seeded permutation. All stop before the first pick
@@ -17,16 +18,17 @@ Wolsey 1978); under a cost see `select`.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from engine.kernels.arrays import DoubleArray, IndexArray
-from engine.kernels.bound_heap import heap_of, restore, take_first
+from engine.kernels.bound_heap import restore, take_first
 from engine.selection.limits import Limits
-from engine.selection.objective import Objective
+from engine.selection.objective import Covering, Objective
 
-__all__ = ["Picks", "Search", "lazy_greedy", "naive_greedy", "stochastic_greedy"]
+__all__ = ["Picks", "Search", "in_rounds", "lazy_greedy", "naive_greedy", "stochastic_greedy"]
 
 MOST_AT_ONCE = 256  # stale bounds refreshed by one call of the oracle
 
@@ -38,30 +40,47 @@ class Search:
     Attributes:
         limits: what may be picked; counted down on the way.
         candidates: (n,) those that may be picked, by ascending tie rank.
+        queue: (n,) the same by falling `first_worth`, equal ones by ascending tie rank.
         tie_rank: (M,) a permutation.
         first_worth: (M,) worth of every candidate before anything was picked: no worth is higher.
         floor: worth up to which a candidate counts as adding nothing; -inf: never stop.
+        seed: of what is drawn on the way.
         prices: (M,) a candidate's worth is its gain divided by this; None: the gain itself.
     """
 
     limits: Limits
     candidates: IndexArray
+    queue: IndexArray
     tie_rank: IndexArray
     first_worth: DoubleArray
     floor: float
+    seed: int
     prices: DoubleArray | None = None
 
     def worth(self, candidates: IndexArray, gains: DoubleArray) -> DoubleArray:
         """What candidates with these gains are ranked by; falls when the gain falls."""
         return gains if self.prices is None else gains / self.prices[candidates]
 
+    def without(self, picks: IndexArray) -> Search:
+        """The search from the start again, among those that are left and still fit."""
+        left = np.ones(len(self.tie_rank), dtype=bool)
+        left[picks] = False
+        candidates = self.limits.fitting(self.candidates[left[self.candidates]])
+        left[:] = False
+        left[candidates] = True
+        return replace(self, candidates=candidates, queue=self.queue[left[self.queue]])
+
 
 @dataclass
 class Picks:
-    """What was picked, in order, with the gains, and whether the rest adds nothing any more."""
+    """What was picked, in order, with the gains, and whether the rest adds nothing any more.
+
+    `rounds` are numbered from 1.
+    """
 
     ranking: list[int] = field(default_factory=list)
     gains: list[float] = field(default_factory=list)
+    rounds: list[int] = field(default_factory=list)
     saturated: bool = False
 
 
@@ -73,14 +92,10 @@ def lazy_greedy(objective: Objective, search: Search) -> Picks:
     refreshing them one by one.
     """
     limits, tie_rank, bounds = search.limits, search.tie_rank, search.first_worth.copy()
-    heap = heap_of(bounds, tie_rank)
-    if len(search.candidates) < len(heap):
-        allowed = np.zeros(len(heap), dtype=bool)
-        allowed[search.candidates] = True
-        heap = heap[allowed[heap]]  # sorted still, and so a heap
+    heap = search.queue.copy()  # sorted, and so a heap
     if objective.modular:
         ranking = limits.fill(heap)
-        return Picks(ranking.tolist(), objective.gains(ranking).tolist())
+        return Picks(ranking.tolist(), objective.gains(ranking).tolist(), [1] * len(ranking))
     known_at = np.full(len(tie_rank), -1)  # number of picks when a bound was the worth itself
     picks, size, places = Picks(), len(heap), 1
     while size and limits.rows:
@@ -122,17 +137,21 @@ def naive_greedy(objective: Objective, search: Search) -> Picks:
     return picks
 
 
-def stochastic_greedy(objective: Objective, search: Search, epsilon: float, seed: int) -> Picks:
+def stochastic_greedy(objective: Objective, search: Search, epsilon: float) -> Picks:
     """The best of a fresh sample of (M / B) ln(1 / epsilon) candidates at every step, seeded.
 
     1 - 1/e - epsilon of the optimum in expectation, for M ln(1 / epsilon) gains whatever the
-    budget B (Mirzasoleiman et al. 2015, for a number of rows alone). A sample with nothing to gain
-    does not end the search: all that is left is asked about, and what adds nothing is set aside.
+    budget B (Mirzasoleiman et al. 2015, for a number of rows alone). B is that of one round.
+    A sample with nothing to gain does not end the search: all that is left is asked about, and what
+    adds nothing is set aside.
     """
-    rng = np.random.default_rng((seed, 1))  # not the stream of the tie ranks
+    rng = np.random.default_rng((search.seed, 1))  # not the stream of the tie ranks
     limits, picks, pool = search.limits, Picks(), search.candidates.copy()
     set_aside = 0
-    sample_size = math.ceil(len(pool) / limits.rows * math.log(1 / epsilon))
+    expected = limits.rows
+    if isinstance(objective, Covering):  # a round has no more picks than there are rows
+        expected = min(expected, len(objective.covered))
+    sample_size = math.ceil(len(pool) / expected * math.log(1 / epsilon))
     while limits.rows and len(pool):
         places = rng.choice(len(pool), min(sample_size, len(pool)), replace=False, shuffle=False)
         sample = pool[places]
@@ -154,11 +173,35 @@ def stochastic_greedy(objective: Objective, search: Search, epsilon: float, seed
     return picks
 
 
+def in_rounds(
+    objective: Covering, search: Search, maximize: Callable[[Objective, Search], Picks]
+) -> Picks:
+    """Cover the rows as well as can be, forget that, and cover them again with what is left.
+
+    Facility location over R rows ends after R picks at the latest, and what is ranked after them by
+    its mean undoes the mix. Saturated where no candidate that is left and fits covers anything.
+    """
+    before = objective.covered.copy()
+    picks = last = maximize(objective, search)
+    number = 1
+    while last.saturated and last.ranking:
+        number += 1
+        search = search.without(np.array(last.ranking))
+        objective.covered = before.copy()
+        last = maximize(objective, search)
+        picks.ranking += last.ranking
+        picks.gains += last.gains
+        picks.rounds += [number] * len(last.ranking)
+    picks.saturated = last.saturated
+    return picks
+
+
 def _pick(
     objective: Objective, search: Search, picks: Picks, candidate: np.int64, worth: np.float64
 ) -> None:
     gain = worth if search.prices is None else objective.gains(np.array([candidate]))[0]
     picks.ranking.append(int(candidate))
     picks.gains.append(float(gain))
+    picks.rounds.append(1)
     objective.add(int(candidate))
     search.limits.take(int(candidate))

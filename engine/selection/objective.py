@@ -9,15 +9,18 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Callable
-from typing import Any, ClassVar, Protocol, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, get_args, runtime_checkable
 
 from engine.config import ObjectiveName
 from engine.errors import SettingsError
-from engine.kernels.arrays import DoubleArray, IndexArray
+from engine.kernels.arrays import DoubleArray, FloatArray, IndexArray
 from engine.kernels.columns import Columns
 from engine.spelling import meant
 
-__all__ = ["Objective", "make_objective", "objective", "objective_names"]
+if TYPE_CHECKING:  # greedy imports this module
+    from engine.selection.greedy import Picks, Search
+
+__all__ = ["Covering", "Objective", "OwnRanking", "make_objective", "objective", "objective_names"]
 
 
 class Objective(Protocol):
@@ -49,6 +52,28 @@ class Objective(Protocol):
 
     def add(self, candidate: int) -> None:
         """Pick a candidate."""
+
+
+@runtime_checkable
+class Covering(Objective, Protocol):
+    """An objective for which picks are no more than how well they cover each row.
+
+    Once nothing is left to gain, another round can start from the coverage before the first pick
+    (`cover_again`).
+
+    Attributes:
+        covered: how well each row is covered, (R,).
+    """
+
+    covered: FloatArray
+
+
+@runtime_checkable
+class OwnRanking(Protocol):
+    """An objective that is not greedy and says itself what is picked next."""
+
+    def rank(self, search: Search) -> Picks:
+        """Pick within the limits of the search; saturated where it has nothing more to say."""
 
 
 _OBJECTIVES: dict[str, type[Objective]] = {}

@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -47,7 +47,9 @@ __all__ = [
     "second_round",
 ]
 
-CODE_VERSION = 1
+CODE_VERSION = 2
+
+Picked: TypeAlias = tuple[IndexArray, DoubleArray, IndexArray]  # rows, gains, rounds
 
 SLACK = 1.5  # picks of the first round, in budgets
 MIN_SHARE = 1 / 8  # of the candidates: what the first round picks of them at least
@@ -120,10 +122,12 @@ def _write_partitions(context: StageContext, number: int) -> list[tuple[Path, in
     return found
 
 
-def read_picks(files: Sequence[Path]) -> list[tuple[IndexArray, DoubleArray]]:
-    """Rows and gains of each partition's picks."""
-    tables = [read_table(file) for file in files]
-    return [(table["row"].to_numpy(), table["gain"].to_numpy()) for table in tables]
+def read_picks(files: Sequence[Path]) -> list[Picked]:
+    """Each partition's picks."""
+    return [
+        tuple(table[name].to_numpy() for name in ("row", "gain", "round"))
+        for table in map(read_table, files)
+    ]
 
 
 def partitions_of(
@@ -162,7 +166,7 @@ def first_budgets(sizes: Sequence[int], budget: int) -> list[int]:
 
 
 class PartitionSolver(PartitionWorker):
-    """Selects from one partition and writes its picks: row and gain, in order."""
+    """Selects from one partition and writes its picks, row, gain and round, in order."""
 
     def __init__(self, problem: Problem) -> None:
         self._problem = problem
@@ -170,7 +174,7 @@ class PartitionSolver(PartitionWorker):
     def write(self, payload: Mapping[str, Any], path: Path) -> tuple[int, dict[str, float]]:
         columns = load_array(Path(payload["rows"]))
         picks = self._problem.solve(columns, payload["budget"], payload["cost_share"])
-        table = pa.table({"row": picks.ranking, "gain": picks.gains})
+        table = pa.table({"row": picks.ranking, "gain": picks.gains, "round": picks.rounds})
         with atomic_path(path) as temporary:
             pq.write_table(table, temporary)
         return len(table), {}
@@ -178,26 +182,27 @@ class PartitionSolver(PartitionWorker):
 
 def second_round(
     problem: Problem,
-    picks: Sequence[tuple[IndexArray, DoubleArray]],
+    picks: Sequence[Picked],
     max_bytes: int,
     budget: int | None = None,
     cost_share: float = 1.0,
 ) -> tuple[Selection, bool]:
-    """The selection from the (rows, gains) of all partitions, and whether it was greedy again.
+    """The selection from the picks of all partitions, and whether it was greedy again.
 
-    Greedy where the kernel of all picks fits into `max_bytes`; else the picks of the highest gains
-    in their own partition, within the budget, quotas and cost.
+    Greedy where the kernel of all picks fits into `max_bytes`; else the picks of the earliest
+    rounds and the highest gains in their own partition, within the budget, quotas and cost.
     """
-    rows = np.concatenate([row for row, _ in picks])
+    rows, gains, rounds = (np.concatenate(values) for values in zip(*picks, strict=True))
     kernel = problem.kernel
     assert kernel is not None, f"{problem.objective} needs no partitions"
     if kernel.num_bytes(len(rows)) <= max_bytes:
         return problem.solve(np.sort(rows), budget, cost_share), True
-    gains = np.concatenate([gain for _, gain in picks])
-    ranking = problem.merged(rows, gains, budget or problem.budget)
-    gain_of = dict(zip(rows.tolist(), gains.tolist(), strict=True))
-    kept = np.array([gain_of[row] for row in ranking.tolist()])
-    return Selection(ranking, kept, None, float(kept.sum())), False
+    ranking = problem.merged(rows, gains, rounds, budget or problem.budget)
+    order = np.argsort(rows)
+    place = order[np.searchsorted(rows, ranking, sorter=order)]
+    kept = gains[place]
+    first = kept[rounds[place] <= 1]
+    return Selection(ranking, kept, None, float(first.sum()), rounds[place]), False
 
 
 def measured_ratio(problem: Problem, directory: Path, number: int, max_bytes: int) -> float | None:
@@ -219,9 +224,9 @@ def measured_ratio(problem: Problem, directory: Path, number: int, max_bytes: in
     picks = []
     for rows, most_picks in zip(parts, first_budgets([len(p) for p in parts], budget), strict=True):
         first = problem.solve(rows, most_picks, SLACK * share * len(rows) / len(sample))
-        picks.append((first.ranking, first.gains))
+        picks.append((first.ranking, first.gains, first.rounds))
     in_two, greedy_again = second_round(problem, picks, max_bytes, budget, share)
-    value = in_two.objective_value
+    value, whole = float(in_two.gains.sum()), float(at_once.gains.sum())
     if not greedy_again:  # partitions may have covered the same rows
-        value = problem.value(problem.coverage(in_two.ranking)[1], in_two.ranking) or value
-    return value / at_once.objective_value if at_once.objective_value > 0 else None
+        value = problem.value_of_rounds(in_two.ranking, in_two.rounds) or value
+    return value / whole if whole > 0 else None

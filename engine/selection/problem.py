@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ class Problem:
     kernel: KernelFiles | None
     settings: dict[str, Any]
     seed: int
-    zero_gain_tail: Tail
+    zero_gain_tail: Tail | None
     optimizer: Optimizer
     epsilon: float
     owned: Path | None = None
@@ -90,6 +90,28 @@ class Problem:
             settings["owned"] = _loaded(self.owned)
         if self.relevance is not None:
             settings["query"] = _loaded(self.relevance)
+        selection = select(
+            kernel,
+            min(budget or self.budget, len(chosen)),
+            self.objective,
+            seed=self.seed,
+            zero_gain_tail=self.zero_gain_tail,
+            mean_influence=means[chosen],
+            optimizer=self.optimizer,
+            epsilon=self.epsilon,
+            **self._limits(chosen, cost_share),
+            **settings,
+        )
+        return replace(selection, ranking=chosen[selection.ranking])
+
+    def by_turns(self, kernel: FloatArray) -> IndexArray:
+        """What round robin picks of all candidates by another kernel (N, M), in these limits."""
+        limits = self._limits(np.arange(self.num_candidates), 1.0)
+        how: dict[str, Any] = {"seed": self.seed, "zero_gain_tail": "stop", **limits}
+        return select(kernel, self.budget, "round_robin", **how).ranking
+
+    def _limits(self, chosen: IndexArray, cost_share: float) -> dict[str, Any]:
+        """Quotas and costs of some candidates, as `select` takes them."""
         limits: dict[str, Any] = {}
         if self.groups is not None:
             groups = _loaded(self.groups)[chosen]
@@ -102,25 +124,14 @@ class Problem:
                 "costs": costs,
                 "max_cost": max(int(self.max_cost * cost_share), int(costs.min())),
             }
-        selection = select(
-            kernel,
-            min(budget or self.budget, len(chosen)),
-            self.objective,
-            seed=self.seed,
-            zero_gain_tail=self.zero_gain_tail,
-            mean_influence=means[chosen],
-            optimizer=self.optimizer,
-            epsilon=self.epsilon,
-            **limits,
-            **settings,
-        )
-        ranking = chosen[selection.ranking]
-        return Selection(
-            ranking, selection.gains, selection.zero_gain_from, selection.objective_value
-        )
+        return limits
 
-    def merged(self, rows: IndexArray, gains: DoubleArray, budget: int) -> IndexArray:
-        """Of these candidates those of the highest gains, as many as the limits allow."""
+    def merged(
+        self, rows: IndexArray, gains: DoubleArray, rounds: IndexArray, budget: int
+    ) -> IndexArray:
+        """Of these candidates those of the earliest rounds, and in these of the highest gains, as
+        many as the limits allow.
+        """
         count = self.num_candidates
         groups = None if self.groups is None else _loaded(self.groups)
         costs = None if self.costs is None else _loaded(self.costs)
@@ -130,7 +141,8 @@ class Problem:
             token_costs(costs, self.max_cost, count),
         )
         tie_rank = np.random.default_rng(self.seed).permutation(count)
-        return limits.fill(rows[np.lexsort((tie_rank[rows], -gains))])
+        tail_last = np.where(rounds == 0, np.iinfo(np.int64).max, rounds)
+        return limits.fill(rows[np.lexsort((tie_rank[rows], -gains, tail_last))])
 
     def coverage(self, picks: IndexArray) -> tuple[IndexArray, FloatArray]:
         """Which pick covers each row best, -1 for none, and how well: (R,), (R,)."""
@@ -145,6 +157,16 @@ class Problem:
         capped = covered if caps is None else np.minimum(covered, caps)
         value = float(np.maximum(capped - start, 0).sum(dtype=np.float64))
         return value + float(self._relevance()[picks].sum())
+
+    def value_of_rounds(self, ranking: IndexArray, rounds: IndexArray) -> float | None:
+        """The objective of the picks, round by round; None where it is not that of coverage."""
+        if self.objective not in (*_COVERING, _INFORMATION):
+            return None
+        values = [
+            self.value(self.coverage(picks)[1], picks)
+            for picks in (ranking[rounds == number] for number in np.unique(rounds[rounds > 0]))
+        ]
+        return float(sum(value for value in values if value is not None))
 
     def gains_left(self, covered: FloatArray) -> DoubleArray | None:
         """What each candidate would still add to picks that cover the rows so: (M,).

@@ -12,14 +12,23 @@ from numpy.typing import ArrayLike
 
 from engine.errors import SettingsError
 from engine.kernels.arrays import DoubleArray, IndexArray
+from engine.kernels.bound_heap import heap_of
 from engine.kernels.columns import Columns, columns_of
-from engine.selection.greedy import Picks, Search, lazy_greedy, naive_greedy, stochastic_greedy
+from engine.selection.greedy import (
+    Picks,
+    Search,
+    in_rounds,
+    lazy_greedy,
+    naive_greedy,
+    stochastic_greedy,
+)
 from engine.selection.limits import Limits, Quotas, group_limits, token_costs
+from engine.selection.objective import Covering, OwnRanking
 from engine.selection.objectives import Objective, make_objective
 
 __all__ = ["Selection", "Tail", "select"]
 
-Tail = Literal["by_mean_influence", "random", "stop"]
+Tail = Literal["cover_again", "by_mean_influence", "random", "stop"]
 Optimizer = Literal["lazy", "naive", "stochastic"]
 
 ZERO_GAIN = 1e-12  # of the first gain: anything smaller is rounding
@@ -33,18 +42,24 @@ class Selection:
         ranking: (B,) int64, columns of the kernel, first pick first; each at most once. Shorter
             than the budget if quotas or costs allow no more, or under `stop`.
         gains: (B,) float64, what each pick added to the objective, in the kernel's units. Never
-            increasing, but for stochastic and for cost budgets; 0 from `zero_gain_from` on, or
-            the true negative gains for graph_cut.
+            increasing within a round, but for stochastic and for cost budgets; 0 from
+            `zero_gain_from` on, or the true negative gains for graph_cut. Of round_robin: what the
+            pick is worth to the row whose turn it was.
         zero_gain_from: rank from which no candidate added anything and the order is that of the
             zero-gain policy; None when that never happened. Equal to B under `stop`.
-        objective_value: what all picks add to the initial subset, the sum of the gains; without
-            one the objective of the picks.
+        objective_value: what all picks add to the initial subset, the sum of the gains of the
+            first round: rows that are covered again do not count twice. Of round_robin the sum of
+            all gains.
+        rounds: (B,) int64, the round of each pick, from 1; 0 from `zero_gain_from` on. In one
+            round of coverage every row is covered once, in one of round_robin every row has had
+            its turn; other objectives have one round.
     """
 
     ranking: IndexArray
     gains: DoubleArray
     zero_gain_from: int | None
     objective_value: float
+    rounds: IndexArray
 
 
 def select(
@@ -53,7 +68,7 @@ def select(
     objective: str = "facility_location",
     *,
     seed: int = 0,
-    zero_gain_tail: Tail = "by_mean_influence",
+    zero_gain_tail: Tail | None = None,
     mean_influence: ArrayLike | None = None,
     optimizer: Optimizer = "lazy",
     epsilon: float = 0.01,
@@ -71,12 +86,15 @@ def select(
             r; absent entries are 0. All but the modular objectives need values >= 0.
         budget: B, the most candidates to pick, 1..M less the initial subset.
         objective: facility_location, facility_location_mutual_information,
-            facility_location_conditional_gain, graph_cut, graph_cut_mutual_information, top_mean
-            or random (see `objectives`).
-        seed: of the permutation that breaks ties and of the samples of stochastic; the only
-            randomness.
+            facility_location_conditional_gain, graph_cut, graph_cut_mutual_information,
+            round_robin, top_mean or random (see `objectives`).
+        seed: of the permutation that breaks ties, of the order of turns and of the samples of
+            stochastic; the only randomness.
         zero_gain_tail: how to go on when the best gain is at most 1e-12 of the first one:
-            by_mean_influence (descending), random, or stop (fewer than B picks).
+            cover_again (forget what is covered and start the next round among those that are
+            left; of objectives that cover), by_mean_influence (descending), random, or stop
+            (fewer than B picks). Default: cover_again, and by_mean_influence where the objective
+            covers nothing or no candidate is left that covers anything.
         mean_influence: (M,) exact means, for top_mean and the tail; only their order matters to
             the tail. Default: the means over the kernel's rows, which for a sparse kernel count
             absent entries as 0.
@@ -105,7 +123,8 @@ def select(
     the candidates, and a kernel that is not a matrix, holds NaN or infinity, or has negative
     values where they mean nothing.
     """
-    _check_choice("zero_gain_tail", zero_gain_tail, get_args(Tail))
+    if zero_gain_tail is not None:
+        _check_choice("zero_gain_tail", zero_gain_tail, get_args(Tail))
     _check_choice("optimizer", optimizer, get_args(Optimizer))
     columns = columns_of(kernel)
     num_candidates = columns.num_columns
@@ -113,26 +132,36 @@ def select(
     _check_budget(budget, num_candidates, len(initial))
     quota_per_group = group_limits(groups, quotas, num_candidates)
     cost_limit = token_costs(costs, max_cost, num_candidates)
-    maximize = _optimizer(optimizer, epsilon, seed, cost_limit is not None)
+    maximize = _optimizer(optimizer, epsilon, cost_limit is not None)
     means = _means(mean_influence, columns)
     tie_rank = np.random.default_rng(seed).permutation(num_candidates)
 
     def attempt(prices: DoubleArray | None) -> Selection:
         function = make_objective(objective, columns, means, settings)
         limits = Limits(int(budget), quota_per_group, cost_limit)
-        search = _search(function, limits, initial, tie_rank, prices)
-        picks = maximize(function, search)
+        search = _search(function, limits, initial, tie_rank, seed, prices)
+        if isinstance(function, OwnRanking):
+            picks = function.rank(search)
+        elif isinstance(function, Covering) and zero_gain_tail in (None, "cover_again"):
+            picks = in_rounds(function, search, maximize)
+        else:
+            picks = maximize(function, search)
+        if zero_gain_tail == "cover_again" and not isinstance(function, Covering):
+            raise SettingsError(
+                f"zero_gain_tail cover_again is of objectives that cover rows, {objective} does "
+                "not: leave it out, or use by_mean_influence, random or stop"
+            )
         return _selection(picks, function, search, means, zero_gain_tail)
 
     by_gain = attempt(None)
     if cost_limit is None:
         return by_gain
     by_gain_per_cost = attempt(cost_limit[0].astype(np.float64))
-    return max(by_gain_per_cost, by_gain, key=lambda selection: selection.objective_value)
+    return max(by_gain_per_cost, by_gain, key=lambda selection: float(selection.gains.sum()))
 
 
 def _optimizer(
-    name: Optimizer, epsilon: float, seed: int, has_costs: bool
+    name: Optimizer, epsilon: float, has_costs: bool
 ) -> Callable[[Objective, Search], Picks]:
     if name != "stochastic":
         return lazy_greedy if name == "lazy" else naive_greedy
@@ -143,7 +172,7 @@ def _optimizer(
             "optimizer stochastic takes its sample size from a number of rows and cannot keep to "
             "max_cost: use lazy"
         )
-    return partial(stochastic_greedy, epsilon=epsilon, seed=seed)
+    return partial(stochastic_greedy, epsilon=epsilon)
 
 
 def _search(
@@ -151,6 +180,7 @@ def _search(
     limits: Limits,
     initial: IndexArray,
     tie_rank: IndexArray,
+    seed: int,
     prices: DoubleArray | None,
 ) -> Search:
     """The search from the initial subset on; its zero is that of the search from nothing."""
@@ -159,26 +189,32 @@ def _search(
     floor = ZERO_GAIN * max(float(worth.max()), 0.0) if function.saturates else -np.inf
     for candidate in initial.tolist():
         function.add(candidate)
-    candidates = np.argsort(tie_rank)
-    candidates = candidates[~np.isin(candidates, initial)]
-    return Search(limits, candidates, tie_rank, worth, floor, prices)
+    allowed = np.ones(len(tie_rank), dtype=bool)
+    allowed[initial] = False
+    order, queue = np.argsort(tie_rank), heap_of(worth, tie_rank)
+    return Search(
+        limits, order[allowed[order]], queue[allowed[queue]], tie_rank, worth, floor, seed, prices
+    )
 
 
 def _selection(
-    picks: Picks, function: Objective, search: Search, means: DoubleArray, policy: Tail
+    picks: Picks, function: Objective, search: Search, means: DoubleArray, policy: Tail | None
 ) -> Selection:
     """The picks, and after saturation what the zero-gain policy adds to them."""
     ranking = np.array(picks.ranking, dtype=np.int64)
     gains = np.array(picks.gains, dtype=np.float64)
+    rounds = np.array(picks.rounds, dtype=np.int64)
     zero_gain_from = len(ranking) if picks.saturated else None
     if picks.saturated and policy != "stop":
         order = search.candidates[~np.isin(search.candidates, ranking)]
-        if policy == "by_mean_influence":
+        if policy != "random":
             order = order[np.lexsort((search.tie_rank[order], -means[order]))]
         tail = search.limits.fill(order)
         ranking = np.concatenate((ranking, tail))
         gains = np.concatenate((gains, _tail_gains(function, tail)))
-    return Selection(ranking, gains, zero_gain_from, objective_value=float(gains.sum()))
+        rounds = np.concatenate((rounds, np.zeros(len(tail), dtype=np.int64)))
+    value = float(gains[rounds <= 1].sum() if isinstance(function, Covering) else gains.sum())
+    return Selection(ranking, gains, zero_gain_from, objective_value=value, rounds=rounds)
 
 
 def _tail_gains(function: Objective, tail: IndexArray) -> DoubleArray:

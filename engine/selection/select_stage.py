@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,14 @@ from engine.models.resolve import model_identity
 from engine.progress import say
 from engine.run_directory import Artifact, Part, finish_part, load_array, read_table, save_array
 from engine.selection import explanations, partitioned, subset_files
+from engine.selection.alternative import FREE, write_free_alternative
 from engine.selection.explanations import Coverage
 from engine.selection.nearest import NearestRows, find_nearest
 from engine.selection.prepare import asked_rows, prepare
 from engine.selection.problem import Problem
 from engine.selection.row_limits import counting_model
 from engine.selection.select import Selection
+from engine.selection.spread import spread
 from engine.stage import StageContext, StageResult
 
 __all__ = ["identity", "run"]
@@ -57,6 +60,23 @@ def run(context: StageContext) -> StageResult:
             say(
                 f"  select: {number} partitions reach {ratio:.4f} of selecting at once, on a sample"
             )
+    predicted = context.inputs["predict"]
+    if predicted.counts["targets"] > 1:
+        counts |= run_task(_spread, predicted, config.cover)
+    if _has_free_alternative(context):
+        free = run_task(
+            write_free_alternative,
+            problem,
+            context.inputs["embed"],
+            root / SELECTED,
+            max_bytes,
+            root / FREE,
+        )
+        counts |= free
+        if free["free_alternative"] is not None:
+            parts["free_alternative"] = [
+                finish_part(root, root / FREE, free["free_alternative"]["selected"])
+            ]
     nearest = NearestRows(
         context.inputs["embed"], "candidates", root / SELECTED, count=1, others=True
     )
@@ -95,9 +115,26 @@ def run(context: StageContext) -> StageResult:
             "the embeddings: ids int64[K], similarity float32[K], best first",
             "owned.npy, relevance.npy": "float32 (R,): what owned rows do for each row to cover, "
             "and its relevance to the targets, scaled",
+            "cosine_round_robin.npy": "int64 (B,), rows that the cosine of the texts and round "
+            "robin pick, for nothing",
             "tokens/*.npy": "int64 (rows,): tokens of each candidate, prompt and answer",
         },
     )
+
+
+def _has_free_alternative(context: StageContext) -> bool:
+    """Where targets are not the candidates themselves, and rows are not additions to a run."""
+    return context.config.target is not None and "run-score" not in context.inputs
+
+
+def _spread(predicted: Artifact, cover: str) -> dict[str, Any]:
+    """Whether the predicted influence tells targets apart, which is said where it matters."""
+    kind = predicted.counts["kernel"]
+    paths = [predicted.directory / part.path for part in predicted.parts(kind)]
+    found = spread(kind, paths, predicted.counts["targets"])
+    if cover == "target":
+        say(f"  select: {found.sentence()}")
+    return {"spread": {**asdict(found), "tells_targets_apart": found.tells_targets_apart}}
 
 
 def _solve(
@@ -111,13 +148,14 @@ def _solve(
         picks = partitioned.read_picks(files)
         selection, greedy_again = partitioned.second_round(problem, picks, max_bytes)
         told["second_round"] = "greedy" if greedy_again else "merged by gain"
-    table = pa.table({"row": selection.ranking, "gain": selection.gains})
+    table = pa.table({"row": selection.ranking, "gain": selection.gains, "round": selection.rounds})
     subset_files.write_parquet(table, root / PICKS)
     save_array(root / SELECTED, np.sort(selection.ranking))
     tail_from, count = selection.zero_gain_from, len(selection.ranking)
     told["picks"] = count
     told["objective_value"] = float(selection.objective_value)
     told["zero_gain_picks"] = 0 if tail_from is None else count - tail_from
+    told["rounds"] = int(selection.rounds.max(initial=0))
     return told
 
 
@@ -130,9 +168,9 @@ def _write(
 ) -> dict[str, Any]:
     means: FloatArray = load_array(problem.means)
     picks = read_table(root / PICKS)
-    ranking = picks["row"].to_numpy()
-    selection = Selection(ranking, picks["gain"].to_numpy(), None, 0.0)
-    coverage = Coverage.of(problem, ranking)
+    ranking, gains, rounds = (picks[name].to_numpy() for name in ("row", "gain", "round"))
+    selection = Selection(ranking, gains, None, 0.0, rounds)
+    coverage = Coverage.of(problem, selection)
     corpus, asked = inputs["ingest"], asked_rows(inputs)
     explanations.write_explanations(
         root / "explanations.parquet",

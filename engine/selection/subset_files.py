@@ -18,7 +18,7 @@ __all__ = ["RANKING_COLUMNS", "write_jsonl", "write_parquet", "write_ranking", "
 
 RANKING_COLUMNS = (
     "rank int64 from 1, row int64 of the candidates, id, gain float64 of the objective, "
-    "mean_influence float32 in teacher units"
+    "round int64 (0: added nothing), mean_influence float32 in teacher units"
 )
 
 
@@ -33,6 +33,7 @@ def write_ranking(
             "row": selection.ranking,
             "id": rows["id"],
             "gain": pa.array(selection.gains),
+            "round": pa.array(selection.rounds),
             "mean_influence": pa.array(means[selection.ranking]),
         }
     )

@@ -119,3 +119,45 @@ def optimum(
         for subset in combinations(range(num_candidates), size)
         if allowed(subset)
     )
+
+
+def in_rounds(kernel, budget, seed):
+    """Facility location, and again among what is left: (ranking, gains, rounds) by definition."""
+    tie_rank = np.random.default_rng(seed).permutation(kernel.shape[1])
+    ranking, gains, rounds, number, current = [], [], [], 1, []
+    while len(ranking) < budget:
+        left = sorted(set(range(kernel.shape[1])) - set(ranking), key=lambda c: tie_rank[c])
+        base = facility_location(kernel, current)
+        best = max(left, key=lambda c: facility_location(kernel, [*current, c]) - base)
+        gain = facility_location(kernel, [*current, best]) - base
+        if gain > 0:
+            current.append(best)
+            ranking.append(best)
+            gains.append(gain)
+            rounds.append(number)
+        elif current:
+            number, current = number + 1, []
+        else:
+            break
+    return ranking, gains, rounds
+
+
+def round_robin(kernel, budget, seed, groups, quota):
+    """Rows in turn, each its best that is left and fits: (ranking, gains, turns) by definition."""
+    tie_rank = np.random.default_rng(seed).permutation(kernel.shape[1])
+    order = np.random.default_rng((seed, 2)).permutation(len(kernel))
+    ranking, gains, turns, turn = [], [], [], 0
+    while len(ranking) < budget:
+        turn, before = turn + 1, len(ranking)
+        for row in order:
+            taken = [list(groups[ranking]).count(g) for g in groups]
+            left = [c for c in range(kernel.shape[1]) if c not in ranking and taken[c] < quota]
+            left = [c for c in left if kernel[row, c] > 0]
+            if left and len(ranking) < budget:
+                best = min(left, key=lambda c: (-kernel[row, c], tie_rank[c]))
+                ranking.append(best)
+                gains.append(float(kernel[row, best]))
+                turns.append(turn)
+        if len(ranking) == before:
+            break
+    return ranking, gains, turns

@@ -46,4 +46,5 @@ def with_arrays(objective: str, settings: dict[str, Any], kernel: np.ndarray) ->
 def assert_same(a: Selection, b: Selection) -> None:
     assert a.ranking.tolist() == b.ranking.tolist()
     assert a.gains.tobytes() == b.gains.tobytes()
+    assert a.rounds.tolist() == b.rounds.tolist()
     assert (a.zero_gain_from, a.objective_value) == (b.zero_gain_from, b.objective_value)
