@@ -1,13 +1,15 @@
 """The pipeline in order, as data, run by the loop of `workflow`: skip, resume, stop.
 
 After the fit comes the gate: a network that cannot be trusted is reported, stops the run, or has
-the teacher asked about more.
+the teacher asked about more. With `selection.second_look` two stages more stand before the
+selection: the teacher is asked about the best of what was predicted.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from engine import storage
@@ -24,12 +26,12 @@ from engine.run_directory import CONFIG, Artifact, RunDirectory, discard, read_j
 from engine.selection import select_stage
 from engine.spelling import meant
 from engine.stage import Stage
-from engine.stages import fit
+from engine.stages import fit, second_look
 from engine.teachers import sample, score
 from engine.teachers.teacher import teacher_class
 from engine.workflow import do_stage, paths_to_see, plan_stages, refuse_other_settings
 
-__all__ = ["STAGES", "run"]
+__all__ = ["STAGES", "run", "stages_of"]
 
 STAGES: tuple[Stage, ...] = (
     Stage("ingest", "1-corpus", ingest.run, ("corpus", "target", "owned"), (), 1, ingest.identity),
@@ -89,6 +91,39 @@ STAGES: tuple[Stage, ...] = (
 )
 
 
+# Between predict and select, where `selection.second_look` asks for them.
+SECOND_LOOK: tuple[Stage, ...] = (
+    Stage(
+        "shortlist",
+        "6a-shortlist",
+        second_look.shortlist,
+        ("seed", "selection", "influence.neighbours"),
+        ("ingest", "embed", "score", "predict"),
+        1,
+        select_stage.identity,
+    ),
+    Stage(
+        "second_look",
+        "6b-second-look",
+        second_look.ask,
+        ("teacher", "influence.subtask_column"),
+        ("ingest", "sample", "score", "predict", "shortlist"),
+        1,
+        score.identity,
+    ),
+)
+_READ_THEM = {"select": ("shortlist", "second_look"), "report": ("second_look",)}
+
+
+def stages_of(config: Config) -> tuple[Stage, ...]:
+    """The stages of a run with these settings, in their order."""
+    if not config.selection.second_look:
+        return STAGES
+    stages = [replace(s, reads=(*s.reads, *_READ_THEM.get(s.name, ()))) for s in STAGES]
+    place = [stage.name for stage in stages].index("select")
+    return (*stages[:place], *SECOND_LOOK, *stages[place:])
+
+
 def run(
     config: Config | Path | str,
     *,
@@ -111,7 +146,7 @@ def run(
         config = load_config(Path(config))
     _refuse_student(config)
     directory = RunDirectory.at(_outliving(str(run_dir or config.run_dir)))
-    stages = _stages_until(until)
+    stages = _stages_until(config, until)
     attempts = _attempts(config)
     first = _attempt_found(attempts, directory)
     plans = list(plan_stages(stages, attempts[first], directory))
@@ -136,9 +171,11 @@ def _do_all(
 ) -> bool:
     """All stages in order; False, after the fit, when the teacher should be asked about more."""
     for plan in list(plan_stages(stages, config, directory)):
-        do_stage(plan, config, directory, STAGES)
+        do_stage(plan, config, directory, stages_of(config))
         if plan.stage.name == "ingest":
-            refuse_unknown_columns(config, _corpus(directory))
+            corpus = _corpus(directory)
+            refuse_unknown_columns(config, corpus)
+            second_look.refuse_too_many(config, corpus.counts["candidates"])
         if plan.stage.name != "fit":
             continue
         if not (is_last or _is_trusted(directory)):
@@ -163,15 +200,16 @@ def _refuse_student(config: Config) -> None:
         )
 
 
-def _stages_until(until: str | None) -> tuple[Stage, ...]:
-    names = [stage.name for stage in STAGES]
+def _stages_until(config: Config, until: str | None) -> tuple[Stage, ...]:
+    stages = stages_of(config)
+    names = [stage.name for stage in stages]
     if until is None:
-        return STAGES
+        return stages
     if until not in names:
         raise SettingsError(
             f"unknown stage {until!r}; the stages are {', '.join(names)}{meant(until, names)}"
         )
-    return STAGES[: names.index(until) + 1]
+    return stages[: names.index(until) + 1]
 
 
 def _outliving(run_dir: str) -> str:

@@ -144,6 +144,18 @@ class Config(Section):
             raise ValueError("student cosine compares the texts' embeddings: add text to features")
         return self
 
+    def _check_second_look(self) -> None:
+        if self.sample.fraction == 1:
+            raise ValueError(
+                "selection.second_look: with sample.fraction 1 the teacher is asked about "
+                "everything before: leave one of them out"
+            )
+        if self.cover == "self" and self.teacher.name not in POINTWISE_TEACHERS:
+            raise ValueError(
+                "selection.second_look asks the teacher about the targets, and here the picks "
+                "cover the candidates: set target.path, and leave out selection.cover"
+            )
+
     @model_validator(mode="after")
     def _check_objective(self) -> Config:
         name, cover = self.objective, self.selection.cover
@@ -162,6 +174,8 @@ class Config(Section):
             raise ValueError("selection.relevant_share is a setting of mutual information, form: 1")
         if self.selection.floor and not (self.target and self.cover == "self"):
             raise ValueError("selection.floor is for cosines: it needs cover: self and a target")
+        if self.selection.second_look:
+            self._check_second_look()
         if name in ("top_mean", "random"):
             return self
         if self.teacher.name in POINTWISE_TEACHERS and cover != "self":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -26,6 +27,14 @@ class QuotaConfig(Section):
         description="rows of each group: one number for all, or a mapping by group, where a group "
         "that is left out is not limited"
     )
+
+    def times(self, factor: float) -> QuotaConfig:
+        """Quotas that are larger by a factor, rounded up."""
+        most = self.most
+        if isinstance(most, int):
+            return QuotaConfig(column=self.column, most=math.ceil(factor * most))
+        larger = {name: math.ceil(factor * rows) for name, rows in most.items()}
+        return QuotaConfig(column=self.column, most=larger)
 
 
 # A name that engine/selection/objectives.py does not define has a module engine/selection/NAME.py.
@@ -143,7 +152,28 @@ class SelectionConfig(Section):
         description="exclude_labelled: rows that the student learned from are not for selection, "
         "as published; all: they compete with the others, by what is predicted of them",
     )
+    second_look: float = Field(
+        0.0,
+        ge=0,
+        description="ask the teacher about the best so many budgets of candidates once they are "
+        "predicted, and select again among those by its answers: 2.0, say; 0 is off",
+    )
+    second_look_targets: int = Field(
+        20,
+        ge=1,
+        description="of the second look: targets that a teacher of pairs is asked about for each "
+        "candidate; the others follow the prediction, shifted by what the answers say",
+    )
     execution: Execution = Execution()
+
+    @model_validator(mode="after")
+    def _check_second_look(self) -> SelectionConfig:
+        if 0 < self.second_look < 1:
+            raise ValueError(
+                "second_look counts budgets: 0 turns it off, and anything below 1 would leave too "
+                f"few rows to select from, got {self.second_look:g}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_budget(self) -> SelectionConfig:

@@ -60,7 +60,7 @@ from engine.stage import StageContext, StageResult, Stopwatch
 from engine.students.network import NetworkStudent
 from engine.students.student import ProductStudent, load_student
 
-__all__ = ["run"]
+__all__ = ["run", "subtasks_of"]
 
 CODE_VERSION = 3
 # Rows of the teacher's own matrix, and of pairs that go through a deep network, in one part.
@@ -82,7 +82,7 @@ def run(context: StageContext) -> StageResult:
     shape = (num_candidates, num_targets)
     dense = 4 * num_candidates * num_targets <= settings.max_dense_gib * 2**30
     kernel = "dense" if dense else "neighbours"
-    subtasks = run_task(_subtasks, context.inputs["ingest"], settings.subtask_column, num_targets)
+    subtasks = run_task(subtasks_of, context.inputs["ingest"], settings.subtask_column, num_targets)
     means_path = context.directory / "mean_influence.npy"
     parts: dict[str, list[Part]] = {}
     counts: dict[str, Any] = {"recall": 1.0}
@@ -132,7 +132,7 @@ def run(context: StageContext) -> StageResult:
     )
 
 
-def _subtasks(corpus: Artifact, column: str | None, num_targets: int) -> NDArray[np.int64]:
+def subtasks_of(corpus: Artifact, column: str | None, num_targets: int) -> NDArray[np.int64]:
     """The sub-task of each target, (N,), by the order of their names; without a column all 0."""
     if column is None or num_targets == 1:
         return np.zeros(num_targets, dtype=np.int64)

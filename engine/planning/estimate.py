@@ -113,6 +113,8 @@ def _stages(config: Config, sizes: Sizes, asked: Asked, prices: Prices) -> Itera
         "predict", pairs, 0, predict, predict, predict, startup, 1, 2**27 + units,
         units + kept * (4 if dense else 12) + sizes.candidates * 4,
     )  # fmt: skip
+    if config.selection.second_look and not asked.everything:
+        yield _second_look(config, sizes, asked, prices)
     # greedy, and for the explanations every row with all that is selected
     select = kept * prices.network["entry"]
     select += sizes.candidates * sizes.selected * prices.network["cosine"]
@@ -138,6 +140,23 @@ def _teacher(config: Config, sizes: Sizes, asked: Asked, prices: Prices) -> Stag
         worker + prepared, low + prepared, high + prepared,
         startup * pools, config.teacher.model.threads, prices.model_bytes["teacher"],
         stored + asked.answers.get("pair", 0) * _RECORD_BYTES, True,
+    )  # fmt: skip
+
+
+def _second_look(config: Config, sizes: Sizes, asked: Asked, prices: Prices) -> StageEstimate:
+    """The shortlist, less what was asked about before: as if that were among it by chance."""
+    found = asked.second_look
+    kinds = [(n, prices.teacher[kind]) for kind, n in found.items() if n]
+    worker, low, high = (
+        sum(n * getattr(price, name) for n, price in kinds) for name in ("seconds", "low", "high")
+    )
+    unit = teacher_class(config.teacher.name).unit
+    calls = sum(n for kind, n in found.items() if kind != "pair" or unit == "pair")
+    startup = sum(price.startup for _, price in kinds)
+    return StageEstimate(
+        "second_look", sum(found.values()), calls, worker, low, high, startup,
+        config.teacher.model.threads, prices.model_bytes["teacher"],
+        int(sum(n * price.width for n, price in kinds)), True,
     )  # fmt: skip
 
 

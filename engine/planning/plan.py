@@ -279,7 +279,7 @@ def headline(plan: Plan) -> dict[str, Any]:
         "candidates": plan.sizes.candidates,
         "targets": plan.sizes.targets,
         "selected": plan.sizes.selected,
-        "teacher_calls": plan.asked.calls,
+        "teacher_calls": int(totals(plan.stages)["calls"]),
         "full_teacher_calls": plan.asked_everything.calls,
         "run": told(plan.stages),
         "everything": told(plan.everything),

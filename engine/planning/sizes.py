@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +45,7 @@ class Asked:
         prepared: rows of its preparation.
         training: labels that the student learns from; 0 when everything is asked.
         learned: rows that it has answers of, on both sides.
+        second_look: what it is asked for again, of each kind, beyond `answers` and `calls`.
         columns: N, 1 for a teacher that scores rows alone.
     """
 
@@ -54,6 +55,7 @@ class Asked:
     training: int
     columns: int
     learned: int = 0
+    second_look: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def everything(self) -> bool:
@@ -114,7 +116,21 @@ def asked_for(config: Config, corpus: Artifact) -> tuple[Asked, Asked]:
     in_training = draw.quadrant == 0
     sides = (draw.candidates, draw.targets) if kind.pairwise else (draw.candidates,)
     learned = sum(len(np.unique(side[in_training])) for side in sides)
-    return replace(found, learned=learned), full
+    again = _asked_again(config, len(candidates), found, columns)
+    return replace(found, learned=learned, second_look=again), full
+
+
+def _asked_again(config: Config, count: int, asked: Asked, columns: int) -> dict[str, int]:
+    """Answers of the second look: the asked rows are taken to be in it as often as others."""
+    settings, kind = config.selection, teacher_class(config.teacher.name)
+    if not settings.second_look:
+        return {}
+    rows = min(count, math.ceil(settings.second_look * num_to_select(settings, count)))
+    fresh = round(rows * (1 - min(1.0, asked.answers.get("candidate", 0) / count)))
+    answers = {"candidate": fresh} if "candidate" in kind.feature_sides else {}
+    if kind.unit == "pair":
+        answers["pair"] = rows * min(settings.second_look_targets, columns)
+    return answers
 
 
 def _side(hashes: NDArray[np.uint64], design: str) -> Side:

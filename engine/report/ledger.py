@@ -105,6 +105,7 @@ def make_ledger(manifests: Mapping[str, Manifest]) -> Ledger:
     stages = [_stage_cost(name, manifest) for name, manifest in manifests.items()]
     score, sample = manifests["score"], manifests["sample"]["counts"]
     usage, pairs = score["usage"], int(score["counts"]["pairs"])
+    asked_again = manifests.get("second_look", {"usage": {}, "counts": {}})
     num_candidates, num_targets = _sizes(manifests)
     total = sum(stage.charged_seconds for stage in stages)
     full = _full_teacher(manifests)
@@ -121,10 +122,12 @@ def make_ledger(manifests: Mapping[str, Manifest]) -> Ledger:
         stages=stages,
         wall_seconds=sum(stage.wall_seconds for stage in stages),
         total_seconds=total,
-        teacher_seconds=float(usage.get("seconds", 0.0)),
-        teacher_calls=int(usage.get("calls", 0)),
-        teacher_tokens=int(usage.get("tokens", 0)),
-        asked_now=int(score["counts"].get("asked_now", 0)),
+        teacher_seconds=_of_both("seconds", usage, asked_again["usage"]),
+        teacher_calls=int(_of_both("calls", usage, asked_again["usage"])),
+        teacher_tokens=int(_of_both("tokens", usage, asked_again["usage"])),
+        asked_now=sum(
+            int(manifest["counts"].get("asked_now", 0)) for manifest in (score, asked_again)
+        ),
         pairs=pairs,
         all_pairs=num_candidates * num_targets,
         audit_pairs=audit_pairs,
@@ -135,6 +138,10 @@ def make_ledger(manifests: Mapping[str, Manifest]) -> Ledger:
         saved=saved,
         remarks=list(_remarks(manifests, full, same_encoder)),
     )
+
+
+def _of_both(what: str, first: Mapping[str, float], again: Mapping[str, float]) -> float:
+    return float(first.get(what, 0.0) + again.get(what, 0.0))
 
 
 def saved_sentence(ledger: Ledger) -> str:
@@ -268,7 +275,13 @@ def _remarks(manifests: Mapping[str, Manifest], full: FullTeacher, same_encoder:
         )
     if not usage.get("calls"):
         remarks.append("This teacher asks no model: its price says nothing about a real one.")
-    elif counts.get("asked_now", 0) < usage["calls"]:
+    if "second_look" in manifests:
+        again = manifests["second_look"]
+        remarks.append(
+            f"{count(int(again['usage'].get('calls', 0)))} of the teacher's answers are those of "
+            f"the second look, at {count(again['counts']['shortlist'])} rows."
+        )
+    if usage.get("calls") and counts.get("asked_now", 0) < usage["calls"]:
         now, calls = int(counts["asked_now"]), int(usage["calls"])
         remarks.append(
             f"{count(calls - now)} of the {count(calls)} answers were paid for by an earlier run "

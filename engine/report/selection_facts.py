@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.report.wording import count, percent
+from engine.report.wording import count, decimal, percent
 from engine.run_directory import Artifact, load_array
 
 __all__ = [
@@ -44,8 +44,10 @@ def free_alternative(counts: dict[str, Any]) -> FreeAlternative | None:
 
 def asked_selected(counts: dict[str, Any]) -> dict[str, float] | None:
     """Picks that the teacher was asked about, beside chance; None where that says nothing."""
-    asked = counts.get("asked")
-    if not asked or asked >= counts["candidates"] or not counts["selected"]:
+    asked, second_look = counts.get("asked"), counts.get("second_look")
+    if second_look is not None or not asked or not counts["selected"]:
+        return None
+    if asked >= counts["candidates"]:
         return None
     chance = counts["selected"] * asked / counts["candidates"]
     return {"selected": counts["asked_selected"], "expected_by_chance": chance}
@@ -100,6 +102,14 @@ def selection_remarks(counts: dict[str, Any], own_targets: bool) -> Iterator[str
         yield (
             f"They reach at least {percent(at_least)} of the best value that any as large subset "
             "could have for this objective."
+        )
+    look = counts.get("second_look")
+    if look is not None and look["mean_before"] is not None:
+        yield (
+            f"Second look: the teacher was asked about the {count(look['shortlist'])} best rows, "
+            f"and they were selected from by its answers. {count(look['kept'])} of the picks are "
+            "those of the prediction alone; the teacher's mean influence of the picks is "
+            f"{decimal(look['mean_after'], 4)}, and {decimal(look['mean_before'], 4)} without it."
         )
     asked = asked_selected(counts)
     if asked is not None:

@@ -87,6 +87,10 @@ def _why(
     yield f"its mean influence is {told['mean_influence']:.4g}"
     if counts.get("asked") == counts["candidates"]:
         yield "the teacher itself says so: it was asked about every row"
+    elif told["known_by"] == "second look":
+        yield "the teacher was asked about it in the second look: it competed by that answer"
+    elif counts.get("second_look") is not None:
+        yield "it was not among the best by what is predicted, of which the second look asked"
     elif told["known_by"] == "asked":
         yield "the teacher was asked about it; it competed by what is predicted without that answer"
     else:

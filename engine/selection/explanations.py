@@ -21,12 +21,13 @@ __all__ = ["COLUMNS", "Coverage", "write_explanations"]
 
 COLUMNS = (
     "row, id; rank, gain and round of a selected row, else null; mean_influence; known_by: asked, "
-    "where the teacher answered about the row, or predicted; gain_left: what the row would still "
-    "add to the last round of the objective, null where that is not one of coverage; nearest and "
-    "similarity: the selected row, other than itself, with the most similar embedding, and their "
-    "cosine; covered_by and coverage: the selected row that covers it best in the objective's own "
-    "kernel, where the rows to cover are the candidates; num_covered: of a selected row, the rows "
-    "of the kernel that it covers best; num_nearest: and the dropped rows it is the nearest of"
+    "where the teacher answered about the row at first, second look, where its answer was what "
+    "counted, or predicted; gain_left: what the row would still add to the last round of the "
+    "objective, null where that is not one of coverage; nearest and similarity: the selected row, "
+    "other than itself, with the most similar embedding, and their cosine; covered_by and "
+    "coverage: the selected row that covers it best in the objective's own kernel, where the rows "
+    "to cover are the candidates; num_covered: of a selected row, the rows of the kernel that it "
+    "covers best; num_nearest: and the dropped rows it is the nearest of"
 )
 
 
@@ -86,10 +87,12 @@ def write_explanations(
     covers_candidates: bool,
     nearest: Sequence[Path],
     asked: IndexArray,
+    looked_at: IndexArray,
 ) -> None:
     """Write the table of all candidates, in corpus order. Memory: some 100 bytes for each.
 
-    `asked` are the rows that the teacher answered about. `nearest` are the lists of
+    `asked` are the rows that the teacher answered about at first, `looked_at` those of the second
+    look. `nearest` are the lists of
     `find_nearest`, each candidate's nearest selected row; none where nothing was selected.
     """
     num_candidates, ranking = len(means), selection.ranking
@@ -104,6 +107,8 @@ def write_explanations(
     ids, similarity = _nearest(nearest, num_candidates)
     alone = ids == np.arange(num_candidates)  # the only selected row has no other
     row_numbers = np.arange(num_candidates)
+    known_by = np.where(np.isin(row_numbers, asked), "asked", "predicted").astype(object)
+    known_by[looked_at] = "second look"
     columns: dict[str, pa.Array] = {
         "row": pa.array(row_numbers),
         "id": pa.chunked_array(
@@ -113,7 +118,7 @@ def write_explanations(
         "gain": _where(selected, gain),
         "round": _where(selected, round_of),
         "mean_influence": pa.array(means),
-        "known_by": pa.array(np.where(np.isin(row_numbers, asked), "asked", "predicted")),
+        "known_by": pa.array(known_by),
         "gain_left": pa.nulls(num_candidates, pa.float64()),
         "nearest": _where(~alone, ids),
         "similarity": _where(~alone, similarity),

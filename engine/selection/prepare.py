@@ -57,13 +57,13 @@ def num_to_select(settings: SelectionConfig, num_candidates: int) -> int:
 def prepare(context: StageContext) -> Prepared:
     """The problem of the settings; finds neighbours and counts tokens where it needs them."""
     config, settings = context.config, context.config.selection
-    influence = context.inputs["predict"]
+    influence, answered = context.inputs["predict"], context.inputs.get("second_look")
     named = {name: getattr(settings, name) for name in ("eta", "nu", "trade_off", "form")}
     prepared = Prepared(
         Problem(
             objective=config.objective,
             budget=num_to_select(settings, influence.counts["candidates"]),
-            means=influence.path("means"),
+            means=(answered or influence).path("means"),
             kernel=None,
             settings={name: value for name, value in named.items() if value is not None},
             seed=config.seed,
@@ -85,6 +85,8 @@ def _add_kernel(prepared: Prepared, context: StageContext) -> None:
     config, influence = context.config, context.inputs["predict"]
     scaling = run_task(_scaling, config, context.inputs["score"])
     by_influence = _influence_kernel(influence, scaling, fills_diagonal=config.target is None)
+    if "second_look" in context.inputs:
+        by_influence = _answers_kernel(by_influence, context.inputs["second_look"])
     by_cosine = config.cover == "self" and config.target is not None
     kernel = by_influence
     if by_cosine:
@@ -136,6 +138,12 @@ def _influence_kernel(
         scaling=scaling,
         fills_diagonal=fills_diagonal,
     )
+
+
+def _answers_kernel(predicted: KernelFiles, answered: Artifact) -> KernelFiles:
+    """The teacher's answers about a shortlist, in the place of all predictions."""
+    paths = _paths(answered.directory, answered.parts("answers"))
+    return replace(predicted, kind="lists", paths=paths, per_row=answered.counts["shortlist"])
 
 
 def _cosine_kernel(prepared: Prepared, context: StageContext, nearest: NearestRows) -> KernelFiles:
@@ -200,6 +208,11 @@ def _add_limits(prepared: Prepared, context: StageContext) -> None:
     if settings.pool == "exclude_labelled":
         asked = run_task(asked_rows, dict(context.inputs), True).tolist()
         barred = sorted({*crashing, *asked})
+    if "second_look" in context.inputs:  # among these, crashing and labelled rows are left out
+        shortlist = run_task(_shortlist, context.inputs["second_look"])
+        others = np.ones(context.inputs["predict"].counts["candidates"], dtype=bool)
+        others[shortlist] = False
+        barred = np.flatnonzero(others).tolist()
     if len(barred) == context.inputs["predict"].counts["candidates"]:
         raise SettingsError(
             "selection.pool exclude_labelled leaves no row to select from: the teacher was asked "
@@ -229,6 +242,11 @@ def _add_limits(prepared: Prepared, context: StageContext) -> None:
         path = context.directory / "tokens.npy"
         run_task(_join_tokens, context.directory, parts, path)
         prepared.problem = replace(prepared.problem, costs=path, max_cost=settings.max_tokens)
+
+
+def _shortlist(answered: Artifact) -> IndexArray:
+    rows: IndexArray = load_array(answered.path("shortlist"))
+    return rows
 
 
 def _crashing(embeddings: Artifact) -> list[int]:

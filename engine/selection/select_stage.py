@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from engine.cluster import run_task
 from engine.config import Config
-from engine.kernels.arrays import FloatArray
+from engine.kernels.arrays import FloatArray, IndexArray
 from engine.models.resolve import model_identity
 from engine.progress import say
 from engine.run_directory import Artifact, Part, finish_part, load_array, read_table, save_array
@@ -26,7 +26,7 @@ from engine.selection.select import Selection
 from engine.selection.spread import spread
 from engine.stage import StageContext, StageResult
 
-__all__ = ["identity", "run"]
+__all__ = ["PICKS", "SELECTED", "identity", "rank", "run"]
 
 PICKS, SELECTED = "picks.parquet", "selected.npy"  # between the steps of the stage
 
@@ -48,18 +48,8 @@ def run(context: StageContext) -> StageResult:
     settings = config.selection
     prepared = prepare(context)
     problem, parts, counts = prepared.problem, prepared.parts, prepared.counts
-    number = partitioned.num_partitions(problem, settings)
-    files = partitioned.first_round(context, problem, number) if number > 1 else None
     max_bytes = int(settings.max_kernel_gib * 2**30)
-    solved = run_task(_solve, problem, files, max_bytes, root)
-    if files is not None:
-        most = max_bytes if solved["second_round"] == "greedy" else 0
-        ratio = run_task(partitioned.measured_ratio, problem, root, number, most)
-        counts |= {"partitions": number, "partition_ratio": ratio}
-        if ratio is not None:
-            say(
-                f"  select: {number} partitions reach {ratio:.4f} of selecting at once, on a sample"
-            )
+    solved = rank(context, problem)
     predicted = context.inputs["predict"]
     if predicted.counts["targets"] > 1:
         counts |= run_task(_spread, predicted, config.cover)
@@ -122,6 +112,27 @@ def run(context: StageContext) -> StageResult:
     )
 
 
+def rank(context: StageContext, problem: Problem) -> dict[str, Any]:
+    """Write the picks, and their rows in corpus order; returns what the manifest says of them.
+
+    `picks` is how many.
+    """
+    settings, root = context.config.selection, context.directory
+    number = partitioned.num_partitions(problem, settings)
+    files = partitioned.first_round(context, problem, number) if number > 1 else None
+    max_bytes = int(settings.max_kernel_gib * 2**30)
+    solved = run_task(_solve, problem, files, max_bytes, root)
+    if files is not None:
+        most = max_bytes if solved["second_round"] == "greedy" else 0
+        ratio = run_task(partitioned.measured_ratio, problem, root, number, most)
+        solved |= {"partitions": number, "partition_ratio": ratio}
+        if ratio is not None:
+            say(
+                f"  select: {number} partitions reach {ratio:.4f} of selecting at once, on a sample"
+            )
+    return solved
+
+
 def _has_free_alternative(context: StageContext) -> bool:
     """Where targets are not the candidates themselves, and rows are not additions to a run."""
     return context.config.target is not None and "run-score" not in context.inputs
@@ -172,6 +183,9 @@ def _write(
     selection = Selection(ranking, gains, None, 0.0, rounds)
     coverage = Coverage.of(problem, selection)
     corpus, asked = inputs["ingest"], asked_rows(inputs)
+    looked_at: IndexArray = np.empty(0, np.int64)
+    if "second_look" in inputs:
+        looked_at = load_array(inputs["second_look"].path("shortlist"))
     explanations.write_explanations(
         root / "explanations.parquet",
         corpus,
@@ -181,10 +195,11 @@ def _write(
         covers_candidates,
         [root / path for path in near],
         asked,
+        looked_at,
     )
     rows = subset_files.write_ranking(selection, means, corpus, root)
     subset_files.write_subset(rows, read_table(root / "ranking.parquet"), root, "subset")
-    told = {
+    told: dict[str, Any] = {
         "selected": len(ranking),
         "candidates": len(means),
         "asked": len(asked),
@@ -194,6 +209,14 @@ def _write(
         "covered_value": None if coverage is None else coverage.objective_value,
         "at_least": None if coverage is None else coverage.at_least,
     }
+    if "second_look" in inputs:
+        first = read_table(inputs["shortlist"].path("picks"))["row"].to_numpy()[: len(ranking)]
+        told["second_look"] = {
+            "shortlist": len(looked_at),
+            "kept": len(np.intersect1d(first, ranking)),
+            "mean_before": float(means[first].mean()) if len(first) else None,
+            "mean_after": told["mean_influence_selected"],
+        }
     if problem.costs is not None:
         tokens = load_array(problem.costs)
         told["tokens_selected"] = int(tokens[ranking].sum())

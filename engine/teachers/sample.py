@@ -42,7 +42,16 @@ from engine.run_directory import atomic_path, finish_part
 from engine.stage import StageContext, StageResult
 from engine.teachers.teacher import teacher_class
 
-__all__ = ["Draw", "Side", "design_of", "draw_pairs", "draw_points", "identity", "run"]
+__all__ = [
+    "Draw",
+    "Side",
+    "design_of",
+    "draw_pairs",
+    "draw_points",
+    "identity",
+    "run",
+    "some_targets_each",
+]
 
 Rows = NDArray[np.int64]
 Hashes = NDArray[np.uint64]
@@ -216,7 +225,7 @@ def draw_pairs(
     few = max(1, audit_targets // 2) if unit == "pair" else audit_targets
     # quadrants 3 and 4 are full blocks with the same candidates, so that their means compare
     for quadrant, block in (
-        (2, _some_targets_each(seen_c, unseen_t, few, candidates)),
+        (2, some_targets_each(seen_c, unseen_t, few, candidates)),
         (3, _all_pairs(unseen_c, seen_t)),
         (4, _all_pairs(unseen_c, unseen_t)),
     ):
@@ -246,10 +255,10 @@ def _scattered(
     num_candidates = min(math.ceil(calls / max(per_candidate, 1)), len(pool_c))
     if num_candidates * per_candidate < calls:  # every candidate is in: ask more of each
         per_candidate = min(math.ceil(calls / max(num_candidates, 1)), len(pool_t))
-    return _some_targets_each(pool_c[:num_candidates], pool_t, per_candidate, candidates)[:calls]
+    return some_targets_each(pool_c[:num_candidates], pool_t, per_candidate, candidates)[:calls]
 
 
-def _some_targets_each(rows: Rows, columns: Rows, per_row: int, candidates: Side) -> Rows:
+def some_targets_each(rows: Rows, columns: Rows, per_row: int, candidates: Side) -> Rows:
     """For each candidate `per_row` distinct targets, (n, 2), drawn by its hash; all if no more.
 
     Of stratified targets a window is taken, which has their proportions like any other window.

@@ -7,6 +7,7 @@ LESS, ratings for SelectIT), then pairs. missing.py says what is asked, store.py
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,10 @@ def run(context: StageContext) -> StageResult:
         counts, parts = _vector_labels(
             context, scope, similarity, teacher.centred if centred is None else centred
         )
-    usage = run_task(_usage_of, scope)
+    before = None
+    if "first-sample" in context.inputs:  # a second look: charged for what is asked beyond
+        before = replace(scope, sample=context.inputs["first-sample"])
+    usage = run_task(_usage_of, scope, before)
     return StageResult(
         parts=parts,
         counts={
@@ -182,26 +186,33 @@ def _write_labels(scope: Scope, path: Path) -> dict[str, int]:
     return {"pairs": len(labels), "unscorable": len(problems) - problems.null_count}
 
 
-def _usage_of(scope: Scope) -> dict[str, float]:
+def _usage_of(scope: Scope, before: Scope | None = None) -> dict[str, float]:
     """What the answers of this sample cost, whenever they were paid, by kind of work.
 
-    Of a part that answers other samples as well, the share of its rows that this one uses.
+    Of a part that answers other samples as well, the share of its rows that this one uses; without
+    what an earlier sample of the same run is charged for.
     """
     pairs = scope.pairs()
+    charged_pairs = pairs.slice(0, 0) if before is None else before.pairs()
     kinds: dict[str, dict[str, float]] = {}
     charged = pa.array([], type=pa.string())
     for side in SIDES:
         known, wanted = known_features(scope, side), pc.unique(pairs[f"{side}_key"])
         used = known.filter(pc.is_in(known["key"], wanted))
+        sides = SIDES if scope.same_features else (side,)
+        for other in sides:
+            charged_keys = charged_pairs[f"{other}_key"].combine_chunks()
+            used = used.filter(pc.invert(pc.is_in(used["key"], charged_keys)))
         if scope.same_features:  # a row that is on both sides was paid for once
             used = used.filter(pc.invert(pc.is_in(used["key"], charged)))
             charged = used["key"].combine_chunks()
         kinds[f"features_{side}"] = _shared_usage(finished_files(scope.features_dir(side)), used)
     known, asked = known_pairs(scope.store), pairs.select(PAIR_KEYS)
     used = known.join(asked, keys=PAIR_KEYS, join_type="left semi")
+    used = used.join(charged_pairs.select(PAIR_KEYS), keys=PAIR_KEYS, join_type="left anti")
     kinds["pairs"] = _shared_usage(finished_files(scope.store / "pairs"), used)
     prepared = scope.store / PREPARED
-    if storage.exists(prepared):
+    if before is None and storage.exists(prepared):
         kinds[PREPARED] = Part(**read_json(record_path(prepared))).usage
     usage = {f"{kind}_{k}": value for kind, values in kinds.items() for k, value in values.items()}
     names = ("seconds", "cpu_seconds", "calls", "tokens", "truncated")
