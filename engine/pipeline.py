@@ -48,7 +48,7 @@ STAGES: tuple[Stage, ...] = (
         sample.run,
         ("seed", "sample"),
         ("ingest", "embed"),
-        3,
+        4,
         sample.identity,
     ),
     Stage("score", "4-teacher", score.run, ("teacher",), ("ingest", "sample"), 3, score.identity),

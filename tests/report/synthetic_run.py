@@ -74,7 +74,10 @@ def write_run(
     run = _Run(RunDirectory(path), num_candidates, texts)
     run.ingest()
     run.embed()
-    audit = {f"audit_q{q}_pairs": count for q, count in ((1, 5), (2, 15), (3, 20), (4, 40))}
+    audit: dict[str, float] = {
+        f"audit_q{q}_pairs": count for q, count in ((1, 5), (2, 15), (3, 20), (4, 40))
+    }
+    audit |= {"audit_share": 0.8}
     audit |= {"training_candidates": 9, "training_targets": 4}
     run.commit("sample", {}, {"pairs": 100, "training_pairs": 20, "pairwise": True, **audit}, {})
     run.score()

@@ -149,7 +149,9 @@ def test_numbers_are_on_the_page(artifacts: dict[str, Artifact], tmp_path: Path)
     assert "From rank 16 on no candidate added anything: 5 picks (25 %)" in text
     assert "marks 6 of 60 candidates (10 %)" in text
     assert "The selection holds 2; a random one of the same size would hold 2.0" in text
-    assert "80 of the 100 labelled pairs (80 %) were asked for to judge the student" in text
+    assert (
+        "80 % of the teacher's calls, for 80 of the 100 labelled pairs, judged the student" in text
+    )
     assert "82 % saved" in text
     cells = re.findall(
         '<td class="num">(.*?)</td>', html[html.index('<th scope="row">candidates') :]
