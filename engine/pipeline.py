@@ -58,7 +58,7 @@ STAGES: tuple[Stage, ...] = (
         fit.run,
         ("seed", "features", "student", "network"),
         ("embed", "sample", "score"),
-        3,
+        4,
     ),
     Stage(
         "predict",
@@ -83,7 +83,7 @@ STAGES: tuple[Stage, ...] = (
         report.run,
         ("report", "teacher", "selection"),
         ("ingest", "embed", "sample", "score", "fit", "predict", "select"),
-        2,
+        3,
         report.identity,
     ),
 )
