@@ -75,12 +75,15 @@ COLUMNS = (
     "quadrant",
     "mse_std",
     "r2",
-    "r2_interval",
     "spearman",
-    "spearman_interval",
     "cosine",
     "ridge",
     "ridge_r2",
+    "within",
+    "within_interval",
+    "within_r2",
+    "cosine_within",
+    "ridge_within",
     "permuted",
     "means",
     "split_half",
@@ -147,7 +150,7 @@ def measure(teacher: str, arguments: argparse.Namespace) -> Iterator[dict[str, A
             sample: dict[str, Any] = {
                 "fraction": arguments.fraction,
                 "design": design,
-                "audit": {"candidates": num_candidates, "targets": num_targets},
+                "audit": {"candidates": num_candidates, "targets": num_targets, "max_share": 0.99},
             }
             config = settings(teacher, arguments, sample=sample, network={"preset": preset})
             directory = run(config, overwrite=True, until="select")
@@ -166,7 +169,8 @@ def growth(teacher: str, arguments: argparse.Namespace) -> Iterator[dict[str, An
         path = arguments.work / f"rows-{size}.parquet"
         path.parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(rows.slice(0, size), path)
-        sample = {"audit": {"candidates": num_candidates, "targets": num_targets}}
+        audit = {"candidates": num_candidates, "targets": num_targets, "max_share": 0.99}
+        sample = {"audit": audit}
         config = settings(teacher, arguments, sample={**sample, "fraction": arguments.fraction})
         values = {"corpus": config.corpus.model_copy(update={"path": str(path), "where": {}})}
         values["run_dir"] = str(arguments.work / f"{teacher}-{size}")
@@ -204,15 +208,16 @@ def _rows(
             **row,
             "quadrant": quadrant,
             "pairs": measured["num_pairs"],
-            **{k: student[k] for k in ("mse", "mse_std", "r2", "r2_interval", "spearman")},
-            "spearman_interval": student["spearman_interval"],
+            **student,
             "cosine": scores["cosine"]["spearman"] if "cosine" in scores else None,
+            "cosine_within": scores["cosine"]["within"] if "cosine" in scores else None,
             "cosine_r2": scores["cosine"]["r2"] if "cosine" in scores else None,
             "ridge": scores["linear"]["spearman"],
+            "ridge_within": scores["linear"]["within"],
             "ridge_r2": scores["linear"]["r2"],
             "mean_r2": scores["mean"]["r2"],
             "permuted": scores["permuted"]["spearman"],
-            "lead_over_ridge": scores["linear"]["spearman_lead_interval"],
+            "lead_over_ridge": scores["linear"]["within_lead_interval"],
         }
 
 

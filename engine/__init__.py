@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from engine.additions import score_new
+    from engine.audit.predictions import audit_predictions
     from engine.influence.predict import mean_influence, predict_influence, top_candidates
     from engine.network.fit import fit_network
     from engine.network.influence_network import InfluenceNetwork
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = [
     "InfluenceNetwork",
     "VectorStudent",
+    "audit_predictions",
     "fit_network",
     "mean_influence",
     "predict_influence",
@@ -46,6 +48,7 @@ __all__ = [
 _HOME = {
     "InfluenceNetwork": "engine.network.influence_network",
     "VectorStudent": "engine.students.vectors",
+    "audit_predictions": "engine.audit.predictions",
     "fit_network": "engine.network.fit",
     "mean_influence": "engine.influence.predict",
     "predict_influence": "engine.influence.predict",

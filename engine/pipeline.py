@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from engine import storage
+from engine.audit.verdict import Look
 from engine.cluster import connected, refuse_unseen
 from engine.config import Config, load_config
 from engine.corpus import ingest
@@ -29,11 +31,14 @@ from engine.stage import Stage
 from engine.stages import fit, second_look
 from engine.teachers import sample, score
 from engine.teachers.teacher import teacher_class
-from engine.workflow import do_stage, paths_to_see, plan_stages, refuse_other_settings
+from engine.workflow import Plan, do_stage, paths_to_see, plan_stages, refuse_other_settings
 
 __all__ = ["STAGES", "run", "stages_of"]
 
-STAGES: tuple[Stage, ...] = (
+Stages = tuple[Stage, ...]
+Attempt = tuple[Config, Stages]
+
+STAGES: Stages = (
     Stage("ingest", "1-corpus", ingest.run, ("corpus", "target", "owned"), (), 1, ingest.identity),
     Stage(
         "embed",
@@ -50,7 +55,7 @@ STAGES: tuple[Stage, ...] = (
         sample.run,
         ("seed", "sample"),
         ("ingest", "embed"),
-        3,
+        4,
         sample.identity,
     ),
     Stage("score", "4-teacher", score.run, ("teacher",), ("ingest", "sample"), 3, score.identity),
@@ -60,7 +65,7 @@ STAGES: tuple[Stage, ...] = (
         fit.run,
         ("seed", "features", "student", "network"),
         ("embed", "sample", "score"),
-        3,
+        4,
     ),
     Stage(
         "predict",
@@ -85,7 +90,7 @@ STAGES: tuple[Stage, ...] = (
         report.run,
         ("report", "teacher", "selection"),
         ("ingest", "embed", "sample", "score", "fit", "predict", "select"),
-        2,
+        3,
         report.identity,
     ),
 )
@@ -146,10 +151,9 @@ def run(
         config = load_config(Path(config))
     _refuse_student(config)
     directory = RunDirectory.at(_outliving(str(run_dir or config.run_dir)))
-    stages = _stages_until(config, until)
-    attempts = _attempts(config)
+    attempts = _attempts(config, _stages_until(config, until), directory)
     first = _attempt_found(attempts, directory)
-    plans = list(plan_stages(stages, attempts[first], directory))
+    plans = list(_plans(attempts[first], directory))
     refuse_other_settings(plans, directory, overwrite)
     is_last = first + 1 == len(attempts) or _is_trusted(directory)
     if is_last and all(plan.done for plan in plans):
@@ -161,14 +165,12 @@ def run(
         write_json(directory.path / CONFIG, config.model_dump(mode="json"))
         for number in range(first, len(attempts)):
             is_last = number + 1 == len(attempts)
-            if _do_all(stages, attempts[number], directory, is_last):
+            if _do_all(*attempts[number], directory, is_last):
                 break
     return directory
 
 
-def _do_all(
-    stages: tuple[Stage, ...], config: Config, directory: RunDirectory, is_last: bool
-) -> bool:
+def _do_all(config: Config, stages: Stages, directory: RunDirectory, is_last: bool) -> bool:
     """All stages in order; False, after the fit, when the teacher should be asked about more."""
     for plan in list(plan_stages(stages, config, directory)):
         do_stage(plan, config, directory, stages_of(config))
@@ -200,7 +202,7 @@ def _refuse_student(config: Config) -> None:
         )
 
 
-def _stages_until(config: Config, until: str | None) -> tuple[Stage, ...]:
+def _stages_until(config: Config, until: str | None) -> Stages:
     stages = stages_of(config)
     names = [stage.name for stage in stages]
     if until is None:
@@ -226,21 +228,61 @@ def _outliving(run_dir: str) -> str:
 # --- the gate ------------------------------------------------------------------------------------
 
 
-def _attempts(config: Config) -> list[Config]:
-    """The settings to try in turn: with growing shares for the teacher under `extend`."""
-    attempts = [config]
-    gate = config.gate
+def _attempts(config: Config, stages: Stages, directory: RunDirectory) -> list[Attempt]:
+    """Settings and stages to try in turn: with growing shares for the teacher under `extend`.
+
+    Each attempt looks at the same audit rows once more, so its fit is told which look it is. One
+    that looked alone and found no trust would not find it among several looks, which ask for more:
+    it stands as it is, and a run under `warn` or `fail` can be extended.
+    """
+    configs, gate = [config], config.gate
     if gate.on_low_fidelity == "extend":
-        while (last := attempts[-1].sample.fraction) < gate.max_fraction:
+        while (last := configs[-1].sample.fraction) < gate.max_fraction:
             larger = min(last * gate.growth, gate.max_fraction)
             sample_settings = config.sample.model_copy(update={"fraction": larger})
-            attempts.append(config.model_copy(update={"sample": sample_settings}))
-    return attempts
+            configs.append(config.model_copy(update={"sample": sample_settings}))
+    # who asks about everything has nothing to audit
+    num_looks = sum(one.sample.fraction < 1 for one in configs)
+    if num_looks == 1:
+        return [(one, stages) for one in configs]
+    return [
+        (one, stages)
+        if _failed_alone(one, directory)
+        else (one, _with_look(stages, Look(number, num_looks)))
+        for number, one in enumerate(configs, 1)
+    ]
 
 
-def _attempt_found(attempts: list[Config], directory: RunDirectory) -> int:
+def _failed_alone(config: Config, directory: RunDirectory) -> bool:
+    """Whether these settings were tried in a run of one look, and found no trust."""
+    plans = plan_stages(STAGES, config, directory)
+    return not _is_trusted(directory) and any(
+        plan.stage.name == "fit" and plan.done for plan in plans
+    )
+
+
+def _with_look(stages: Stages, look: Look) -> Stages:
+    """The stages with a fit that looks at the audit for the n-th time."""
+    return tuple(
+        replace(
+            stage,
+            run=partial(fit.run, look=look),
+            identity=lambda config: {"look_at_the_audit": f"{look.number} of {look.of}"},
+        )
+        if stage.name == "fit"
+        else stage
+        for stage in stages
+    )
+
+
+def _plans(attempt: Attempt, directory: RunDirectory) -> Iterator[Plan]:
+    config, stages = attempt
+    return plan_stages(stages, config, directory)
+
+
+def _attempt_found(attempts: list[Attempt], directory: RunDirectory) -> int:
     """The attempt that the run directory's sample was drawn for, else the first."""
-    for number, config in enumerate(attempts):
+    for number, (config, _) in enumerate(attempts):
         if any(
             plan.stage.name == "sample" and plan.done
             for plan in plan_stages(STAGES, config, directory)

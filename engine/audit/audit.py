@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.artifact_rows import as_matrix, target_side
-from engine.audit.fidelity import fidelity
-from engine.audit.verdict import verdict
+from engine.audit.predictions import audit_predictions
+from engine.audit.verdict import Look
 from engine.config import Config, FeatureName
 from engine.features.rows import FeatureRows
 from engine.kernels.arrays import FloatArray
@@ -37,6 +37,11 @@ NOT_AUDITED: dict[str, Any] = {
     "trusted": False,
     "remarks": [],
     "judged_quadrant": None,
+    "spearman": None,
+    "r2": None,
+    "means": None,
+    "confidence": None,
+    "candidate_means": None,
     "shares": {},
     "quadrants": {},
 }
@@ -132,11 +137,13 @@ def audit(
     choice: Mapping[str, Any],
     config: Config,
     pairwise: bool,
+    look: Look | None = None,
 ) -> dict[str, Any]:
     """Fidelity per quadrant beside its baselines, and the verdict, JSON-able.
 
     Quadrant 0 of the labels is what the student and its baselines learned from. Too few labels of
-    the quadrants that matter give a verdict that says so. `choice` is what the fit wrote.
+    the quadrants that matter give a verdict that says so. `choice` is what the fit wrote. Of
+    several looks at the same audit rows `look` is this one.
     """
     pairs, labels, quadrants = known_labels.pairs, known_labels.scores, known_labels.quadrants
     if (quadrants == 0).sum() < MIN_LABELS or not (quadrants >= 3).any():
@@ -155,30 +162,25 @@ def audit(
                 name, "raw", known, config.student, config.network, config.seed
             )
     asked = data.pairs[audited]
-    measured = fidelity(
-        predicted={
+    shares = _shares(embeddings, pairs[training], pairwise)
+    found = audit_predictions(
+        {
             name: student.predict_pairs(data.candidates, targets_of(data, student), asked)
             for name, student in students.items()
         },
-        labels=labels[audited],
+        labels[audited],
+        asked,
         quadrants=quadrants[audited].astype(np.int64),
-        pairs=asked,
         training_labels=known.labels,
         pairwise=pairwise,
+        # of the quadrants with unseen candidates: those are what is selected from
+        judged_quadrant=3 if shares["Q3"] > shares["Q4"] else 4,
+        student=students["student"].name,
+        named=config.student.name != "auto",
+        look=look,
         seed=config.seed,
     )
-    shares = _shares(embeddings, pairs[training], pairwise)
-    # of the quadrants with unseen candidates: those are what is selected from
-    quadrant = 3 if shares["Q3"] > shares["Q4"] else 4
-    judged = verdict(measured, quadrant)
-    score_of_student = measured.quadrants[quadrant].scores["student"]
-    summary = {
-        "trusted": judged.trusted,
-        "judged_quadrant": f"Q{quadrant}",
-        "spearman": score_of_student.spearman,
-        "r2": score_of_student.r2,
-    }
-    return {**vars(judged), **summary, "shares": shares, **measured.to_dict()}
+    return {**found.to_dict(), "shares": shares}
 
 
 def _permuted(

@@ -1,4 +1,8 @@
-"""The audit of what selection uses: each unseen candidate's mean over the audited targets."""
+"""The audit of what selection uses: each unseen candidate's mean over the audited targets.
+
+Values are less their target's mean first: a candidate of which some pairs could not be scored is
+not to look good because easy targets are left. Where all pairs are there the order is the same.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +10,26 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.stats
 from numpy.typing import NDArray
 
 from engine.kernels.arrays import DoubleArray as Array
 from engine.kernels.arrays import IndexArray
-from engine.kernels.ranks import or_none, rank_correlation, stream
+from engine.kernels.ranks import (
+    Interval,
+    Ranker,
+    centred,
+    correlation,
+    middle_of,
+    or_none,
+    rank_correlation,
+    stream,
+)
 
 __all__ = ["CandidateMeans", "candidate_means"]
 
 NUM_HALVES = 20
 TOP_SHARE = 0.3
-HALVES = 1  # key of a random stream
+HALVES, BOOTSTRAP = 1, 2  # keys of random streams
 
 
 @dataclass(frozen=True)
@@ -26,10 +38,14 @@ class CandidateMeans:
 
     Attributes:
         spearman: of each predictor's means with the teacher's.
-        p_value: chance of the student's Spearman or more if its order of the candidates were
-            random (one-sided).
+        spearman_interval: of it, at the audit's confidence, candidates resampled.
+        lead_interval: 95 % of (student's Spearman - this predictor's), paired.
         split_half: Spearman of the teacher's means over one random half of the targets with those
-            over the other, mean of 20 splits: what the teacher reaches against itself.
+            over the other, mean of 20 splits.
+        ceiling: what Spearman knowing each candidate's mean over endless targets like these would
+            reach: the root of the reliability over all of them, 2 r / (1 + r) by Spearman and
+            Brown. None where the halves do not agree. A student may be above it that knows how
+            these targets differ.
         top_overlap: of each predictor's best 30 % of the candidates with the teacher's (Jaccard).
         chance_overlap: what two random subsets of that size share.
     """
@@ -37,14 +53,21 @@ class CandidateMeans:
     num_candidates: int
     num_targets: int
     spearman: Mapping[str, float | None]
-    p_value: float | None
+    spearman_interval: Mapping[str, Interval | None]
+    lead_interval: Mapping[str, Interval | None]
     split_half: float | None
+    ceiling: float | None
     top_overlap: Mapping[str, float]
     chance_overlap: float
 
 
 def candidate_means(
-    labels: Array, pairs: IndexArray, ranked_by: Mapping[str, Array], seed: int
+    labels: Array,
+    pairs: IndexArray,
+    ranked_by: Mapping[str, Array],
+    seed: int,
+    num_resamples: int,
+    confidence: float,
 ) -> CandidateMeans | None:
     """Compare the means of each candidate, by every predictor, with the teacher's.
 
@@ -52,7 +75,9 @@ def candidate_means(
         labels: the teacher's scores of the audited pairs of unseen candidates, (n,).
         pairs: (n, 2) int, [c, t].
         ranked_by: what each predictor ranks the pairs by, (n,) each; "student" among them.
-        seed: of the halves.
+        seed: of the halves and the bootstrap.
+        num_resamples: of the bootstrap.
+        confidence: of `spearman_interval`.
 
     None without pairs.
     """
@@ -62,11 +87,61 @@ def candidate_means(
         np.unique(pairs[:, side], return_inverse=True) for side in (0, 1)
     )
     num_rows, num_columns = int(row_ids.max()) + 1, int(column_ids.max()) + 1
-    truth = _means(labels, row_ids, num_rows)
-    spearman = {
-        name: or_none(rank_correlation(_means(values, row_ids, num_rows), truth))
+    relative = centred(labels, column_ids)
+    truth = _means(relative, row_ids, num_rows)
+    means = {
+        name: _means(centred(values, column_ids), row_ids, num_rows)
         for name, values in ranked_by.items()
     }
+    spearman = {name: or_none(rank_correlation(found, truth)) for name, found in means.items()}
+    resampled = _resampled(means, truth, seed, num_resamples)
+    split_half = _split_half(relative, row_ids, column_ids, seed)
+    ceiling = None
+    if split_half is not None and split_half > 0:
+        ceiling = float(np.sqrt(2 * split_half / (1 + split_half)))
+    top = _top(truth)
+    size = int(top.sum())
+    return CandidateMeans(
+        num_candidates=num_rows,
+        num_targets=num_columns,
+        spearman=spearman,
+        spearman_interval={n: middle_of(found, confidence) for n, found in resampled.items()},
+        lead_interval={
+            name: middle_of(resampled["student"] - found)
+            for name, found in resampled.items()
+            if name != "student"
+        },
+        split_half=split_half,
+        ceiling=ceiling,
+        top_overlap={
+            name: _jaccard(_top(found), top)
+            for name, found in means.items()
+            if spearman[name] is not None  # the top of a constant is anything
+        },
+        # the expected share of common members, for sets of this size near the expected Jaccard
+        chance_overlap=size / (2 * num_rows - size),
+    )
+
+
+def _resampled(
+    means: Mapping[str, Array], truth: Array, seed: int, num_resamples: int
+) -> dict[str, Array]:
+    """Spearman of every predictor on resampled candidates, (num_resamples,), NaN if undefined."""
+    found = {name: np.full(num_resamples, np.nan) for name in means}
+    rankers, of_truth, size = {n: Ranker(m) for n, m in means.items()}, Ranker(truth), len(truth)
+    rng = np.random.default_rng(stream(seed, BOOTSTRAP))
+    for number in range(num_resamples if size > 1 else 0):
+        weights = rng.multinomial(size, np.full(size, 1 / size)).astype(np.float64)
+        ranks = of_truth.ranks(weights)
+        for name, ranker in rankers.items():
+            found[name][number] = correlation(ranker.ranks(weights), ranks, weights)
+    return found
+
+
+def _split_half(
+    labels: Array, row_ids: IndexArray, column_ids: IndexArray, seed: int
+) -> float | None:
+    num_rows, num_columns = int(row_ids.max()) + 1, int(column_ids.max()) + 1
     rng = np.random.default_rng(stream(seed, HALVES))
     agreements = []
     for _ in range(NUM_HALVES if num_columns > 1 else 0):
@@ -77,21 +152,7 @@ def candidate_means(
         both = np.isfinite(first) & np.isfinite(second)
         agreements.append(rank_correlation(first[both], second[both]))
     finite = [agreement for agreement in agreements if np.isfinite(agreement)]
-    split_half = float(np.mean(finite)) if finite else None
-    p_value = None
-    if spearman["student"] is not None and num_rows > 2:
-        predicted = _means(ranked_by["student"], row_ids, num_rows)
-        p_value = float(scipy.stats.spearmanr(predicted, truth, alternative="greater").pvalue)
-    top = _top(truth)
-    overlap = {
-        name: _jaccard(_top(_means(values, row_ids, num_rows)), top)
-        for name, values in ranked_by.items()
-        if spearman[name] is not None  # the top of a constant is anything
-    }
-    size = int(top.sum())
-    # the expected share of common members, which for sets of this size is near the expected Jaccard
-    chance = size / (2 * num_rows - size)
-    return CandidateMeans(num_rows, num_columns, spearman, p_value, split_half, overlap, chance)
+    return float(np.mean(finite)) if finite else None
 
 
 def _top(means: Array) -> NDArray[np.bool_]:

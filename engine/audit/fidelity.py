@@ -2,9 +2,17 @@
 
 `fidelity` measures, `engine.audit.verdict` judges. The student stands beside what costs nothing or
 next to nothing: the mean of the training labels, zero, itself fitted on answers that were dealt out
-anew among the candidates, and the other students, the cosine and the ridge among them. Pairs share
-candidates and targets, so they are not independent: intervals resample both sides (the pigeonhole
-bootstrap; Owen 2007, The Annals of Applied Statistics 1).
+anew among the candidates, and the other students, the cosine and the ridge among them.
+
+Selection compares candidates, for one target or over all. Over raw pairs the targets' levels drown
+that: who knows only how high each target scores has a high Spearman there and knows of candidates
+nothing. So what is judged is measured *within* targets: predictions and labels each less the mean
+that they have over the audited candidates of the target. Where a target has one audited candidate
+nothing is left of it, so such pairs have no part. Of a teacher of rows, which has no targets, these
+are the plain measures.
+
+Pairs share candidates and targets, so they are not independent: intervals resample both sides (the
+pigeonhole bootstrap; Owen 2007, The Annals of Applied Statistics 1).
 
 Everything is numpy; nothing here reads a file or asks a teacher.
 """
@@ -22,7 +30,16 @@ from engine.audit.candidate_means import CandidateMeans, candidate_means
 from engine.errors import InputError
 from engine.kernels.arrays import DoubleArray as Array
 from engine.kernels.arrays import FloatArray, IndexArray
-from engine.kernels.ranks import Ranker, correlation, or_none, stream
+from engine.kernels.ranks import (
+    Interval,
+    Ranker,
+    centred,
+    correlation,
+    middle_of,
+    or_none,
+    rank_correlation,
+    stream,
+)
 
 __all__ = [
     "Fidelity",
@@ -31,9 +48,7 @@ __all__ = [
     "fidelity",
 ]
 
-Interval = tuple[float, float]
-
-BOOTSTRAP = 0  # key of a random stream; 1 is the candidate means'
+BOOTSTRAP = 0  # key of a random stream; those of the candidate means are theirs
 
 
 @dataclass(frozen=True)
@@ -43,19 +58,23 @@ class Score:
     Attributes:
         mse: mean squared error, in teacher units squared.
         mse_std: the same in variances of the training labels.
-        r2: 1 - mse / variance of the quadrant's own labels; 0 is as good as knowing their mean.
-        spearman: rank correlation over the pairs.
-        r2_interval, spearman_interval: 95 %, candidates and targets resampled.
-        spearman_lead_interval: 95 % of (student's Spearman - this predictor's), paired.
+        r2: 1 - mse / variance of the quadrant's own labels, over the raw pairs.
+        spearman: rank correlation over the raw pairs.
+        within: Spearman within targets.
+        within_r2: R^2 within targets; 0 is as good as knowing each target's mean.
+        within_interval, within_r2_interval: at the audit's confidence.
+        within_lead_interval: 95 % of (student's `within` - this predictor's), paired.
     """
 
     mse: float
     mse_std: float | None
     r2: float | None
     spearman: float | None
-    r2_interval: Interval | None
-    spearman_interval: Interval | None
-    spearman_lead_interval: Interval | None
+    within: float | None
+    within_r2: float | None
+    within_interval: Interval | None
+    within_r2_interval: Interval | None
+    within_lead_interval: Interval | None
 
 
 @dataclass(frozen=True)
@@ -71,8 +90,13 @@ class QuadrantFidelity:
 
 @dataclass(frozen=True)
 class Fidelity:
-    """The whole audit; `to_dict` gives JSON without NaN."""
+    """The whole audit; `to_dict` gives JSON without NaN.
 
+    `confidence` is that of the intervals of single measures; leads are at 95 %.
+    """
+
+    pairwise: bool
+    confidence: float
     label_mean: float
     label_std: float
     quadrants: Mapping[int, QuadrantFidelity]
@@ -94,6 +118,7 @@ def fidelity(
     pairwise: bool = True,
     seed: int = 0,
     num_resamples: int = 1000,
+    confidence: float = 0.95,
 ) -> Fidelity:
     """Measure a student on audited pairs, beside whatever else predicts them.
 
@@ -107,6 +132,7 @@ def fidelity(
         pairwise: whether targets matter; else candidates alone are resampled.
         seed: of the bootstrap and the halves: same seed, same numbers.
         num_resamples: of the bootstrap.
+        confidence: of the intervals of single measures.
 
     Raises InputError for shapes that do not match or values that are not finite.
     Cost: the bootstrap takes about 0.06 ms per resample, predictor and 1,000 pairs.
@@ -120,48 +146,61 @@ def fidelity(
     measured = {}
     for quadrant in np.unique(quadrants).tolist():
         rows = quadrants == quadrant
-        audit = _Audit(truth[rows], pairs[rows], pairwise, std, seed, num_resamples)
-        measured[quadrant] = audit.quadrant(quadrant, audit.scores(_rows(values, rows)))
+        audit = _Audit(truth[rows], pairs[rows], pairwise, seed, num_resamples, confidence)
+        scores = audit.scores(_rows(values, rows), std)
+        num_candidates, num_targets = (len(np.unique(pairs[rows, side])) for side in (0, 1))
+        measured[quadrant] = QuadrantFidelity(
+            quadrant, int(rows.sum()), num_candidates, num_targets, scores
+        )
     unseen = quadrants >= 3
-    means = candidate_means(truth[unseen], pairs[unseen], _rows(values, unseen), seed)
-    return Fidelity(mean, std, measured, means)
+    means = candidate_means(
+        truth[unseen], pairs[unseen], _rows(values, unseen), seed, num_resamples, confidence
+    )
+    return Fidelity(pairwise, confidence, mean, std, measured, means)
 
 
 class _Audit:
-    """The pairs of one quadrant, and the weights that each resample gives them."""
+    """The pairs of one quadrant, what is left of them within targets, and their resamples."""
 
     def __init__(
         self,
         labels: Array,
         pairs: IndexArray,
         pairwise: bool,
-        label_std: float,
         seed: int,
         num_resamples: int,
+        confidence: float,
     ) -> None:
-        self.labels, self.label_std = labels, label_std
-        self.ids = [np.unique(pairs[:, side], return_inverse=True)[1] for side in (0, 1)]
-        self.sizes = [int(ids.max()) + 1 for ids in self.ids]
-        self.resampled = (0, 1) if pairwise else (0,)
-        self.seed, self.num_resamples = seed, num_resamples
-        self.truth = Ranker(labels)
+        self.labels = labels
+        _, of_target, counts = np.unique(pairs[:, 1], return_inverse=True, return_counts=True)
+        self.kept = counts[of_target] > 1
+        self.ids = [np.unique(pairs[self.kept, side], return_inverse=True)[1] for side in (0, 1)]
+        self.sizes = [int(ids.max(initial=-1)) + 1 for ids in self.ids]
+        self.pairwise, self.resampled = pairwise, (0, 1) if pairwise else (0,)
+        self.seed, self.num_resamples, self.confidence = seed, num_resamples, confidence
+        # Centred once: a resample weighs what is left of the pairs and not the targets' levels.
+        self.within = self._within(labels)
+        self.truth = Ranker(self.within)
 
-    def quadrant(self, number: int, scores: Mapping[str, Score]) -> QuadrantFidelity:
-        return QuadrantFidelity(number, len(self.labels), self.sizes[0], self.sizes[1], scores)
+    def _within(self, values: Array) -> Array:
+        kept = values[self.kept]
+        # of rows alone levels are part of what is learned: there is no target to have them
+        return centred(kept, self.ids[1]) if self.pairwise else kept
 
-    def scores(self, predicted: Mapping[str, Array]) -> dict[str, Score]:
+    def scores(self, predicted: Mapping[str, Array], label_std: float) -> dict[str, Score]:
         """Score every predictor."""
-        errors = {name: (values - self.labels) ** 2 for name, values in predicted.items()}
-        rankers = {name: Ranker(values) for name, values in predicted.items()}
-        point = self._measure(np.ones(len(self.labels)), errors, rankers)
+        within = {name: self._within(values) for name, values in predicted.items()}
+        errors = {name: (values - self.within) ** 2 for name, values in within.items()}
+        rankers = {name: Ranker(values) for name, values in within.items()}
+        point = self._measure(np.ones(len(self.within)), errors, rankers)
         resampled = {name: np.full((self.num_resamples, 2), np.nan) for name in predicted}
         varying = {name: ranker for name, ranker in rankers.items() if ranker.num_values > 1}
         for row, weights in enumerate(self._resamples()):
             for name, values in self._measure(weights, errors, varying).items():
                 resampled[name][row] = values
         return {
-            name: self._score(errors[name], point[name], resampled[name], resampled["student"])
-            for name in predicted
+            name: self._score(values, label_std, point[name], resampled[name], resampled["student"])
+            for name, values in predicted.items()
         }
 
     def _measure(
@@ -171,7 +210,7 @@ class _Audit:
         truth = self.truth.ranks(weights)
         return {
             name: (
-                _r2(errors[name], self.labels, weights),
+                _r2(errors[name], self.within, weights),
                 correlation(ranker.ranks(weights), truth, weights),
             )
             for name, ranker in rankers.items()
@@ -183,25 +222,33 @@ class _Audit:
             return
         rng = np.random.default_rng(stream(self.seed, BOOTSTRAP))
         for _ in range(self.num_resamples):
-            weights = np.ones(len(self.labels))
+            weights = np.ones(len(self.within))
             for side in self.resampled:
                 size = self.sizes[side]
                 weights *= rng.multinomial(size, np.full(size, 1 / size))[self.ids[side]]
             yield weights
 
     def _score(
-        self, errors: Array, point: tuple[float, float], resampled: Array, student: Array
+        self,
+        predicted: Array,
+        label_std: float,
+        point: tuple[float, float],
+        resampled: Array,
+        student: Array,
     ) -> Score:
-        mse, variance = float(errors.mean()), self.label_std**2
+        errors = (predicted - self.labels) ** 2
+        mse, variance = float(errors.mean()), label_std**2
         return Score(
             mse=mse,
             mse_std=mse / variance if variance > 0 else None,
-            r2=or_none(point[0]),
-            spearman=or_none(point[1]),
-            r2_interval=_interval(resampled[:, 0]),
-            spearman_interval=_interval(resampled[:, 1]),
-            spearman_lead_interval=(
-                None if resampled is student else _interval(student[:, 1] - resampled[:, 1])
+            r2=or_none(_r2(errors, self.labels, np.ones(len(errors)))),
+            spearman=or_none(rank_correlation(predicted, self.labels)),
+            within=or_none(point[1]),
+            within_r2=or_none(point[0]),
+            within_interval=middle_of(resampled[:, 1], self.confidence),
+            within_r2_interval=middle_of(resampled[:, 0], self.confidence),
+            within_lead_interval=(
+                None if resampled is student else middle_of(student[:, 1] - resampled[:, 1])
             ),
         )
 
@@ -216,15 +263,6 @@ def _r2(errors: Array, labels: Array, weights: Array) -> float:
     if spread <= 1e-12 * (weights @ labels**2):
         return np.nan
     return float(1 - weights @ errors / spread)
-
-
-def _interval(resampled: Array) -> Interval | None:
-    """The middle 95 %; None when fewer than half of the resamples define the number."""
-    finite = resampled[np.isfinite(resampled)]
-    if not len(finite) or 2 * len(finite) < len(resampled):
-        return None
-    low, high = np.quantile(finite, (0.025, 0.975))
-    return float(low), float(high)
 
 
 def _check(

@@ -40,6 +40,13 @@ class AuditConfig(Section):
         ge=2,
         description="unseen targets, columns of quadrants 2 and 4; quadrant 3: as many seen ones",
     )
+    max_share: float = Field(
+        0.33,
+        gt=0,
+        lt=1,
+        description="of the teacher's calls that the audit may take, so that most of a small "
+        "sample is learned from; beyond it the audit has fewer candidates and targets",
+    )
 
 
 class SampleConfig(Section):

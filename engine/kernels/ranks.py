@@ -5,8 +5,20 @@ from __future__ import annotations
 import numpy as np
 
 from engine.kernels.arrays import DoubleArray as Array
+from engine.kernels.arrays import IndexArray
 
-__all__ = ["Ranker", "correlation", "or_none", "rank_correlation", "stream"]
+__all__ = [
+    "Interval",
+    "Ranker",
+    "centred",
+    "correlation",
+    "middle_of",
+    "or_none",
+    "rank_correlation",
+    "stream",
+]
+
+Interval = tuple[float, float]
 
 
 class Ranker:
@@ -21,6 +33,16 @@ class Ranker:
         mass = np.bincount(self.value_ids, weights, minlength=self.num_values)
         middle: Array = np.cumsum(mass) - mass / 2
         return middle[self.value_ids]
+
+
+def centred(values: Array, ids: IndexArray) -> Array:
+    """Each value less the mean of those with its id, (n,) int from 0; exactly 0 where all agree."""
+    counts = np.bincount(ids)
+    sums = np.bincount(ids, values)
+    less: Array = values - (sums / np.maximum(counts, 1))[ids]
+    # What is left of equal values is rounding, and ranks would make an order of it.
+    less[np.abs(less) <= 1e-12 * np.abs(values).max(initial=0)] = 0
+    return less
 
 
 def rank_correlation(first: Array, second: Array) -> float:
@@ -40,6 +62,15 @@ def correlation(first: Array, second: Array, weights: Array) -> float:
     if variances <= 1e-24 * (weights @ (first * first)) * (weights @ (second * second)):
         return np.nan
     return float(weights @ (x * y) / np.sqrt(variances))
+
+
+def middle_of(resampled: Array, confidence: float = 0.95) -> Interval | None:
+    """The middle 95 %; None when fewer than half of the resamples define the number."""
+    finite = resampled[np.isfinite(resampled)]
+    if not len(finite) or 2 * len(finite) < len(resampled):
+        return None
+    low, high = np.quantile(finite, ((1 - confidence) / 2, (1 + confidence) / 2))
+    return float(low), float(high)
 
 
 def or_none(value: float) -> float | None:

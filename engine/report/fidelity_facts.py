@@ -48,7 +48,7 @@ class Calibration:
 def read_fidelity(fit: Artifact) -> dict[str, Any]:
     """The audit's file; `quadrants` is empty when there were too few labels for one."""
     found: dict[str, Any] = read_json(fit.path("fidelity"))
-    return {"candidate_means": None, **found}
+    return found
 
 
 def read_choice(fit: Artifact) -> dict[str, Any]:
@@ -70,13 +70,16 @@ def one_sentence(fidelity: Mapping[str, Any]) -> str:
     if not fidelity["trusted"]:
         reason = fidelity["reasons"][0] if fidelity["reasons"] else "it was not audited"
         return f"Not to be trusted: {reason}."
-    judged = judged_scores(fidelity)
-    if judged is None:
+    if judged_scores(fidelity) is None:
         return f"The teacher's own scores: {fidelity['reasons'][0]}."
-    student = judged["scores"]["student"]
+    own, means = fidelity["spearman"], fidelity["means"]
     return (
-        "Trusted: on candidates that the student never saw it follows the teacher better than what "
-        f"costs nothing (Spearman {decimal(student['spearman'])}, R^2 {decimal(student['r2'])})."
+        "Trusted: the student orders candidates that it never saw as the teacher does, and nothing "
+        f"cheaper surely does so better (Spearman within a target {decimal(own)}, of means "
+        f"{decimal(means)})."
+        if fidelity["pairwise"]
+        else "Trusted: the student orders rows that it never saw as the teacher does, and nothing "
+        f"cheaper surely does so better (Spearman {decimal(own)})."
     )
 
 

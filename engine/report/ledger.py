@@ -73,6 +73,7 @@ class Ledger:
         teacher_seconds: of the teacher's answers, part of `total_seconds`.
         asked_now: answers that this run paid for; the others were remembered.
         audit_pairs: pairs asked to judge the student, not to train it.
+        audit_share: of the teacher's calls that only those need; of points they are fewer.
         same_encoder: whether teacher and student read the vectors of one and the same model.
         saved: 1 - total / estimate, negative when nothing is saved; None without an estimate.
         remarks: what a reader must know to read the numbers, one sentence each.
@@ -131,7 +132,7 @@ def make_ledger(manifests: Mapping[str, Manifest]) -> Ledger:
         pairs=pairs,
         all_pairs=num_candidates * num_targets,
         audit_pairs=audit_pairs,
-        audit_share=audit_pairs / pairs if pairs else 0.0,
+        audit_share=float(sample["audit_share"]),
         unit_costs=_unit_costs(score),
         full_teacher=full,
         same_encoder=same_encoder,

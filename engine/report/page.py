@@ -164,9 +164,9 @@ def _spearman(fidelity: dict[str, Any]) -> Markup | None:
     for name, quadrant in fidelity["quadrants"].items():
         measured = [(name, quadrant["scores"].get(name)) for name in RANKED[:3]]
         dots = [
-            charts.Dot(predictor, score["spearman"], *(score["spearman_interval"] or (None, None)))
+            charts.Dot(predictor, score["within"], *(score["within_interval"] or (None, None)))
             for predictor, score in measured
-            if score is not None and score["spearman"] is not None
+            if score is not None and score["within"] is not None
         ]
         rows.append(charts.IntervalRow(name, dots))
     if not rows:

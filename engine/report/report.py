@@ -14,7 +14,6 @@ import numpy as np
 from engine.cluster import run_task
 from engine.config import Config
 from engine.report.facts import Facts, collect
-from engine.report.fidelity_facts import judged_scores
 from engine.report.other_results import read_results
 from engine.report.page import render
 from engine.run_directory import (
@@ -68,8 +67,6 @@ def write_report(config: Config, inputs: Mapping[str, Artifact], directory: Path
 def headline(facts: Facts, page: Path, subset: Path) -> dict[str, Any]:
     """What the job prints in its last line: JSON without NaN, None for what is undefined."""
     ledger, marked = facts.ledger, facts.known_bad
-    judged = judged_scores(facts.fidelity)
-    student = {} if judged is None else judged["scores"]["student"]
     pool = facts.funnel[0]
     mix = None if facts.composition is None else facts.composition.mix
     values = {
@@ -81,8 +78,9 @@ def headline(facts: Facts, page: Path, subset: Path) -> dict[str, Any]:
         "verdict": facts.verdict,
         "student": facts.student,
         "judged_quadrant": facts.fidelity["judged_quadrant"],
-        "spearman": student.get("spearman"),
-        "r2": student.get("r2"),
+        "spearman": facts.fidelity["spearman"],
+        "r2": facts.fidelity["r2"],
+        "means": facts.fidelity["means"],
         "teacher": ledger.teacher,
         "teacher_calls": ledger.teacher_calls,
         "unscorable": facts.unscorable,

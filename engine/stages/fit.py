@@ -14,6 +14,7 @@ import numpy as np
 
 from engine.artifact_rows import target_side
 from engine.audit.audit import NOT_AUDITED, audit, labels_of, renumbered, vectors_of
+from engine.audit.verdict import Look
 from engine.cluster import node_cpus, run_task
 from engine.config import Config
 from engine.errors import InputError
@@ -43,8 +44,8 @@ MAX_THREADS = 16
 ROWS = "candidate_rows.npy"  # of the training set: which candidates of the corpus they are
 
 
-def run(context: StageContext) -> StageResult:
-    """Choose, fit and audit.
+def run(context: StageContext, look: Look | None = None) -> StageResult:
+    """Choose, fit and audit; `look` is which of several looks at the same audit rows this is.
 
     Too few labels to learn from give a constant, the mean of what there is, and a verdict that
     says so.
@@ -76,7 +77,10 @@ def run(context: StageContext) -> StageResult:
     target_vectors = directory / "target_vectors.npy"
     if run_task(_write_target_vectors, inputs[1], files["student"], target_vectors):
         files["target_vectors"] = target_vectors
-    counts = run_task(_audit, *inputs, files["student"], config, pairwise, files["fidelity"])
+    fidelity = files["fidelity"]
+    counts = run_task(_audit, *inputs, files["student"], config, pairwise, fidelity, look)
+    trusted = "trusted" if counts["trusted"] else "not to be trusted"
+    say(f"  fit: {trusted}: {counts.pop('reason')}")
     return StageResult(
         parts={group: [finish_part(directory, file, 1)] for group, file in files.items()},
         counts={
@@ -248,10 +252,12 @@ def _audit(
     config: Config,
     pairwise: bool,
     path: Path,
+    look: Look | None,
 ) -> dict[str, Any]:
     """Write the audit; returns what the manifest says of it."""
     choice = read_json(path.with_name("choice.json"))
-    found = audit(embeddings, score, labels_of(score), student_path, choice, config, pairwise)
+    labels = labels_of(score)
+    found = audit(embeddings, score, labels, student_path, choice, config, pairwise, look)
     write_json(path, found)
-    summary = ("trusted", "judged_quadrant", "spearman", "r2")
-    return {name: found[name] for name in summary if name in found}
+    summary = {name: found[name] for name in ("judged_quadrant", "spearman", "r2", "means")}
+    return {"trusted": found["trusted"], "reason": found["reasons"][0], **summary}

@@ -129,7 +129,16 @@ def _chosen(tried: list[_Tried], data: TrainingSet, preferred: Sequence[str]) ->
     in_order = sorted(
         judged, key=lambda pair: (preferred.index(pair[0].name), LABEL_FORMS.index(pair[0].form))
     )
-    taken = next(one for one, (by, error) in in_order if by <= _SURELY * error)
+    # not surely behind the best, nor behind the cosine, from which it may be told apart better
+    yardsticks = [one for one in tried if one.name == "cosine"]
+    taken = next(
+        one
+        for one, behind in in_order
+        if not any(
+            by > _SURELY * error
+            for by, error in (behind, *(_behind(one, other, data) for other in yardsticks))
+        )
+    )
     contenders = tuple(
         Contender(one.name, one.form, one.within, one.means, behind)
         for one, behind in sorted(judged, key=lambda pair: -pair[0].score)

@@ -16,14 +16,18 @@ asked ones are both. `stratified` takes rows in the proportions of the clusters.
 scores rows alone (`pairwise` off) is asked about u M candidates. A larger u draws all that a
 smaller one draws.
 
-All leave aside audit rows that no training pair touches. Quadrants by (candidate, target),
-ID = used in training: 1 (ID, ID) held out, 2 (ID, OOD), 3 (OOD, ID), 4 (OOD, OOD); 0 = training.
+All leave aside audit rows that no training pair touches. Where the teacher is asked about little,
+only some of them are audited: the audit takes at most `audit.max_share` of the calls. Which rows
+are left aside does not depend on that, so a larger u audits all that a smaller one audits.
+Quadrants by (candidate, target), ID = used in training: 1 (ID, ID) held out, 2 (ID, OOD),
+3 (OOD, ID), 4 (OOD, OOD); 0 = training.
 With u = 1 the teacher is asked about everything: no network is needed, and nothing is audited.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -38,6 +42,7 @@ from engine.cluster import run_task
 from engine.clusters import clusters_of, stratified
 from engine.config import Config, SampleConfig
 from engine.errors import SettingsError
+from engine.progress import say
 from engine.run_directory import atomic_path, finish_part
 from engine.stage import StageContext, StageResult
 from engine.teachers.teacher import teacher_class
@@ -71,6 +76,20 @@ class Draw:
     targets: Rows
     quadrant: NDArray[np.int8]
 
+    def audit_share(self, unit: Unit, same_set: bool = False) -> float:
+        """Of the teacher's calls the share that only the audit needs."""
+        training = self.quadrant == 0
+        if unit == "pair":
+            return float(1 - training.mean()) if len(training) else 0.0
+        both = self.candidates, self.targets
+        asked, learned = (
+            len(np.unique(np.concatenate([side[rows] for side in both])))
+            if same_set
+            else sum(len(np.unique(side[rows])) for side in both)
+            for rows in (np.ones(len(training), bool), training)
+        )
+        return 1 - learned / asked if asked else 0.0
+
 
 @dataclass(frozen=True)
 class Side:
@@ -102,6 +121,8 @@ def run(context: StageContext) -> StageResult:
     """Draw the pairs in a worker and write them as one table."""
     path = context.directory / "pairs.parquet"
     counts = run_task(_draw, context, path)
+    if counts["audit_share"]:
+        say(f"  sample: the audit takes {counts['audit_share']:.0%} of the teacher's calls")
     return StageResult(
         parts={"pairs": [finish_part(context.directory, path, counts["pairs"])]},
         counts=counts,
@@ -113,9 +134,9 @@ def run(context: StageContext) -> StageResult:
     )
 
 
-def _draw(context: StageContext, path: Path) -> dict[str, int | bool]:
+def _draw(context: StageContext, path: Path) -> dict[str, Any]:
     settings, teacher = context.config.sample, teacher_class(context.config.teacher.name)
-    candidates = _side(context, "candidates")
+    candidates, same_set = _side(context, "candidates"), False
     if teacher.pairwise:
         group = target_side(context.inputs["ingest"])
         same_set = group == "candidates"
@@ -141,6 +162,7 @@ def _draw(context: StageContext, path: Path) -> dict[str, int | bool]:
         "training_candidates": len(np.unique(draw.candidates[training])),
         "training_targets": len(np.unique(draw.targets[training])),
         "audit_candidates": len(np.unique(draw.candidates[~training])),
+        "audit_share": draw.audit_share(teacher.unit, same_set),
         "everything": settings.fraction == 1,
         "pairwise": teacher.pairwise,
         **{f"audit_q{q}_pairs": int((draw.quadrant == q).sum()) for q in (1, 2, 3, 4)},
@@ -168,9 +190,10 @@ def draw_points(candidates: Side, settings: SampleConfig) -> Draw:
     by_hash = np.argsort(candidates.hashes)
     if settings.fraction == 1:
         return _sorted_draw(_with_target(by_hash), np.zeros(count, dtype=np.int8), False)
-    num_audited = min(settings.audit.candidates, count // 4)
-    pool = candidates.ordered(by_hash[: count - num_audited])
+    left_aside = min(settings.audit.candidates, count // 4)
+    pool = candidates.ordered(by_hash[: count - left_aside])
     asked = pool[: _share(settings.fraction, count)]
+    num_audited, _ = _affordable(left_aside, 1, len(asked), settings, lambda rows, _: rows)
     audited = by_hash[count - num_audited :]
     quadrants = np.repeat(np.array([0, 4], dtype=np.int8), [len(asked), len(audited)])
     return _sorted_draw(_with_target(np.concatenate([asked, audited])), quadrants, False)
@@ -220,18 +243,59 @@ def draw_pairs(
     blocks = [pairs]
     # in the order of the pool: designs and fractions then share what they audit
     seen_c, seen_t = pool_c[np.isin(pool_c, pairs[:, 0])], pool_t[np.isin(pool_t, pairs[:, 1])]
-    if unit == "pair":  # else their points are paid for, and their pairs are free
-        seen_c, seen_t = seen_c[: max(1, audit_candidates // 2)], seen_t[:audit_targets]
-    few = max(1, audit_targets // 2) if unit == "pair" else audit_targets
+    few = max(1, audit_targets // 2)
+    num_held_out = int(quadrants[0].sum())
+
+    def pair_calls(rows: int, columns: int) -> int:
+        seen = min(len(seen_c), _half(rows)) * min(few, audit_targets)
+        return num_held_out + seen + rows * (columns + min(len(seen_t), columns))
+
+    if unit == "pair":
+        trained = len(pairs) - num_held_out
+        rows, columns = _affordable(audit_candidates, audit_targets, trained, settings, pair_calls)
+        seen_c, seen_t = seen_c[: _half(rows)], seen_t[:columns]
+    else:  # the points of training are paid for, and their pairs are free
+        trained = len(np.union1d(seen_c, seen_t)) if same_set else len(seen_c) + len(seen_t)
+        rows, columns = _affordable(audit_candidates, audit_targets, trained, settings, int.__add__)
+        few, unseen_t = columns, _last(unseen_t, columns)
+    audited_c, audited_t = _last(unseen_c, rows), _last(unseen_t, columns)
     # quadrants 3 and 4 are full blocks with the same candidates, so that their means compare
     for quadrant, block in (
         (2, some_targets_each(seen_c, unseen_t, few, candidates)),
-        (3, _all_pairs(unseen_c, seen_t)),
-        (4, _all_pairs(unseen_c, unseen_t)),
+        (3, _all_pairs(audited_c, seen_t)),
+        (4, _all_pairs(audited_c, audited_t)),
     ):
         blocks.append(block)
         quadrants.append(np.full(len(block), quadrant, dtype=np.int8))
     return _sorted_draw(np.concatenate(blocks), np.concatenate(quadrants), same_set)
+
+
+def _half(rows: int) -> int:
+    return math.ceil(rows / 2)
+
+
+def _last(rows: Rows, count: int) -> Rows:
+    return rows[len(rows) - count :]
+
+
+def _affordable(
+    rows: int,
+    columns: int,
+    trained: int,
+    settings: SampleConfig,
+    calls: Callable[[int, int], int],
+) -> tuple[int, int]:
+    """How many candidates and targets can be audited, at most these and in proportion.
+
+    `trained` is the number of calls that training takes, and `calls` says what an audit takes.
+    """
+    share = settings.audit.max_share
+    most = trained * share / (1 - share) + 1e-9
+    for part in range(rows, 0, -1):
+        fewer = min(columns, max(1, round(columns * part / rows)))
+        if calls(part, fewer) <= most:
+            return part, fewer
+    return 0, 0
 
 
 def _share(fraction: float, count: int) -> int:

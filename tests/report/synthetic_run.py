@@ -74,7 +74,10 @@ def write_run(
     run = _Run(RunDirectory(path), num_candidates, texts)
     run.ingest()
     run.embed()
-    audit = {f"audit_q{q}_pairs": count for q, count in ((1, 5), (2, 15), (3, 20), (4, 40))}
+    audit: dict[str, float] = {
+        f"audit_q{q}_pairs": count for q, count in ((1, 5), (2, 15), (3, 20), (4, 40))
+    }
+    audit |= {"audit_share": 0.8}
     audit |= {"training_candidates": 9, "training_targets": 4}
     run.commit("sample", {}, {"pairs": 100, "training_pairs": 20, "pairwise": True, **audit}, {})
     run.score()
@@ -202,9 +205,11 @@ class _Run:
                 "mse_std": 0.7,
                 "r2": r2,
                 "spearman": spearman,
-                "r2_interval": around,
-                "spearman_interval": around,
-                "spearman_lead_interval": None,
+                "within": spearman,
+                "within_r2": r2,
+                "within_interval": around,
+                "within_r2_interval": around,
+                "within_lead_interval": None,
             }
 
         scores = {
@@ -219,7 +224,9 @@ class _Run:
             "num_candidates": 8,
             "num_targets": 5,
             "split_half": 0.6,
-            "p_value": 0.01,
+            "ceiling": 0.87,
+            "spearman_interval": {name: [0.1, 0.6] for name in scores},
+            "lead_interval": {"cosine": [0.1, 0.3], "linear": [-0.1, 0.2]},
             "top_overlap": {"student": 0.5, "cosine": 0.2, "linear": 0.3},
             "chance_overlap": 0.18,
         }
@@ -232,6 +239,11 @@ class _Run:
                 "reasons": ["the student <does> R^2 -0.030"],
                 "remarks": ["few targets"],
                 "judged_quadrant": "Q4",
+                "spearman": 0.55,
+                "r2": 0.3,
+                "means": 0.55,
+                "pairwise": True,
+                "confidence": 0.95,
                 "shares": {"Q1": 0.01, "Q2": 0.09, "Q3": 0.09, "Q4": 0.81},
                 "quadrants": {f"Q{q}": {"quadrant": q, **quadrant} for q in (1, 2, 3, 4)},
                 "candidate_means": means,

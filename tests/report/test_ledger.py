@@ -34,7 +34,7 @@ def manifests(usage: dict[str, float] = SCORE_USAGE, **changes: Any) -> dict[str
         "ingest": {"candidates": 60, "targets": 12},
         "embed": {"candidates": 60, "targets": 12},
         "sample": {"audit_q1_pairs": 5, "audit_q2_pairs": 15, "audit_q3_pairs": 20}
-        | {"audit_q4_pairs": 40, "pairwise": True},
+        | {"audit_q4_pairs": 40, "audit_share": 0.8, "pairwise": True},
         "score": {"pairs": 100, "asked_now": int(usage.get("calls", 0))},
     } | changes
     usages = {"embed": {"seconds": 9.0}, "score": usage}

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import engine.report.report
+from engine.audit.audit import NOT_AUDITED
 from engine.config import Config
 from engine.errors import SettingsError
 from engine.report.report import write_report
@@ -149,7 +150,9 @@ def test_numbers_are_on_the_page(artifacts: dict[str, Artifact], tmp_path: Path)
     assert "From rank 16 on no candidate added anything: 5 picks (25 %)" in text
     assert "marks 6 of 60 candidates (10 %)" in text
     assert "The selection holds 2; a random one of the same size would hold 2.0" in text
-    assert "80 of the 100 labelled pairs (80 %) were asked for to judge the student" in text
+    assert (
+        "80 % of the teacher's calls, for 80 of the 100 labelled pairs, judged the student" in text
+    )
     assert "82 % saved" in text
     cells = re.findall(
         '<td class="num">(.*?)</td>', html[html.index('<th scope="row">candidates') :]
@@ -221,7 +224,7 @@ def test_a_run_without_an_audit(tmp_path: Path) -> None:
     artifacts = write_run(tmp_path / "run")
     fidelity = artifacts["fit"].path("fidelity")
     reason = "3 teacher labels are too few to learn from and to audit"
-    values = {"trusted": False, "reasons": [reason], "remarks": [], "quadrants": {}}
+    values = {**NOT_AUDITED, "reasons": [reason]}
     values |= {"judged_quadrant": None, "shares": {}}
     fidelity.write_text(json.dumps(values), encoding="utf-8")
     html, counts = write(artifacts, tmp_path, num_examples=0)
@@ -267,8 +270,8 @@ def test_a_teacher_of_rows_is_told_in_rows(tmp_path: Path) -> None:
 def test_a_full_teacher_has_no_network_to_trust(tmp_path: Path) -> None:
     artifacts = write_run(tmp_path / "run")
     reason = "no student was needed: the teacher itself was asked about everything"
-    found = {"trusted": True, "reasons": [reason], "remarks": [], "judged_quadrant": None}
-    write_json(artifacts["fit"].path("fidelity"), {**found, "shares": {}, "quadrants": {}})
+    found = {**NOT_AUDITED, "trusted": True, "reasons": [reason]}
+    write_json(artifacts["fit"].path("fidelity"), found)
     html, counts = write(artifacts, tmp_path)
     assert "The teacher itself chose" in html and "too few labels" not in html
     assert counts["verdict"] == f"The teacher's own scores: {reason}."

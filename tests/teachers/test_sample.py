@@ -86,12 +86,40 @@ def test_scattered_reaches_more_rows_for_the_same_calls():
 @pytest.mark.parametrize("design", ["block", "scattered", "stratified"])
 @pytest.mark.parametrize("unit", ["pair", "point"])
 def test_a_larger_share_asks_for_all_that_a_smaller_one_did(design, unit):
-    small, large = (draw(fraction=u, design=design, unit=unit) for u in (0.1, 0.2))
-    pairs = [
-        {(c, t) for c, t, q in zip(d.candidates, d.targets, d.quadrant, strict=True) if q in (0, 1)}
-        for d in (small, large)
+    """Of the audit too: it grows, and what was paid for is used."""
+    small, large = (draw(fraction=u, design=design, unit=unit) for u in (0.05, 0.1))
+    for quadrants in ((0, 1), (3, 4)):
+        pairs = [
+            {(c, t) for c, t, q in zip(*vars(d).values(), strict=True) if q in quadrants}
+            for d in (small, large)
+        ]
+        assert pairs[0] < pairs[1] or (pairs[0] == pairs[1] and quadrants == (3, 4))
+
+
+@pytest.mark.parametrize("same_set", [False, True])
+@pytest.mark.parametrize("unit", ["pair", "point"])
+@pytest.mark.parametrize("sizes", [(30, 30), (60, 20), (400, 120), (1000, 1000)])
+def test_the_audit_takes_no_more_than_its_share_of_the_calls(sizes, unit, same_set):
+    shares = []
+    for most in (0.1, 1 / 3, 0.5, 0.99):
+        audit = {"max_share": most}
+        drawn = draw(*sizes, same_set, unit, fraction=0.1, held_out=0.05, audit=audit)
+        shares.append(drawn.audit_share(unit, same_set))
+        assert shares[-1] <= most + 0.01
+    assert shares == sorted(shares) and shares[-1] > 0
+    if sizes == (1000, 1000) and unit == "pair" and not same_set:
+        assert shares[2] == pytest.approx((0.05 * 10_000 + 1440) / (10_000 + 1440), abs=0.001)
+
+
+def test_what_the_audit_leaves_is_not_learned_from():
+    """Else a larger audit of a larger share would hold rows that the smaller one trained on."""
+    all_of_it, little = (draw(fraction=0.1, audit={"max_share": most}) for most in (0.99, 0.15))
+    learned = [set(zip(d.candidates, d.targets, strict=True)) for d in (all_of_it, little)]
+    training = [
+        {(c, t) for c, t, q in zip(*vars(d).values(), strict=True) if q == 0}
+        for d in (all_of_it, little)
     ]
-    assert pairs[0] < pairs[1]
+    assert training[0] == training[1] and learned[1] < learned[0]
 
 
 @pytest.mark.parametrize("design", ["block", "scattered", "stratified"])
@@ -128,7 +156,7 @@ def test_points_for_a_teacher_of_rows(design):
     settings = SampleConfig.model_validate({"fraction": 0.1, "design": design})
     drawn = draw_points(side(400, "candidate", design), settings)
     counts = [(drawn.quadrant == q).sum() for q in (0, 4)]
-    assert counts == [40, 40] and len(set(drawn.candidates)) == 80
+    assert counts == [40, 19] and len(set(drawn.candidates)) == 59
     assert (drawn.targets == 0).all()
 
 
