@@ -68,6 +68,8 @@ bench: venv
 	$(BIN)/python benchmarks/students.py growth --work $(WORK)/students \
 		--json $(RESULTS)/students-growth.json
 	$(BIN)/python benchmarks/students.py scale --json $(RESULTS)/students-scale.json
+	$(BIN)/python benchmarks/vector_network.py --work $(WORK)/students \
+		--json $(RESULTS)/vector_network.json
 	$(BIN)/python benchmarks/pool.py --work $(WORK)/pool --rows 200000
 	$(BIN)/python benchmarks/prefilter.py --work $(WORK)/pool \
 		--runs delift=$(WORK)/delift-superni_like se=$(WORK)/delift_se-superni_like \

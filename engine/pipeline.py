@@ -192,9 +192,10 @@ def _refuse_student(config: Config) -> None:
     """Raise SettingsError for a student that cannot learn this teacher, before it is paid."""
     name, teacher = config.student.name, teacher_class(config.teacher.name)
     why = None
-    if name == "vectors" and teacher.vector_similarity(config.teacher) is None:
+    by_vectors = name in ("vectors", "vector_network")
+    if by_vectors and teacher.vector_similarity(config.teacher) is None:
         why = "whose score of a pair is no similarity of two vectors"
-    if name in ("vectors", "cosine") and not teacher.pairwise:
+    if (by_vectors or name == "cosine") and not teacher.pairwise:
         why = "which scores rows, not pairs"
     if why is not None:
         raise SettingsError(

@@ -19,6 +19,7 @@ from engine.kernels.arrays import FloatArray
 from engine.network.training_set import MIN_LABELS, TrainingSet
 from engine.run_directory import Artifact, map_table, read_table
 from engine.students.choice import fit_student, others_of, targets_of
+from engine.students.network import TrainedStudent
 from engine.students.student import Student, load_student, student_class
 
 __all__ = [
@@ -157,7 +158,7 @@ def audit(
     students["permuted"] = _permuted(students["student"], known, choice, config)
     for name in dict.fromkeys(("cosine", "linear", *others_of(choice))):
         kind = student_class(name)
-        if name != "network" and kind.learns_from(known):
+        if not issubclass(kind, TrainedStudent) and kind.learns_from(known):  # those are dear
             students[name] = fit_student(
                 name, "raw", known, config.student, config.network, config.seed
             )

@@ -26,7 +26,7 @@ __all__ = [
 FeatureName = Literal["text", "prompt", "response", "agreement", "length", "states", "losses"]
 LANGUAGE_MODEL_FEATURES = ("states", "losses")  # those that teacher.model reads
 # The module of each is engine/students/NAME.py (docs/extending.md); auto chooses among them.
-StudentName = Literal["auto", "network", "vectors", "kernel", "linear", "cosine"]
+StudentName = Literal["auto", "network", "vectors", "vector_network", "kernel", "linear", "cosine"]
 
 
 class EmbeddingConfig(Section):
@@ -135,17 +135,18 @@ class StudentConfig(Section):
 
     name: StudentName = Field(
         "auto",
-        description="auto: the first of vectors, kernel, network, linear, cosine that does not "
-        "predict held-out labelled candidates surely worse than the best, by their order within a "
-        "target and by their means",
+        description="auto: the first of vectors, vector_network, kernel, network, linear, cosine "
+        "that does not predict held-out labelled candidates surely worse than the best, by their "
+        "order within a target and by their means",
     )
-    contenders: tuple[Literal["network", "vectors", "kernel", "linear", "cosine"], ...] | None = (
-        Field(
-            None,
-            min_length=1,
-            description="auto: what is tried; default: all that can learn from the teacher's "
-            "answers, the network only of a teacher paid by the pair",
-        )
+    contenders: (
+        tuple[Literal["network", "vectors", "vector_network", "kernel", "linear", "cosine"], ...]
+        | None
+    ) = Field(
+        None,
+        min_length=1,
+        description="auto: what is tried; default: all that can learn from the teacher's answers, "
+        "the network only of a teacher paid by the pair, vector_network only of thousands of rows",
     )
     labels: Literal["auto", "raw", "clipped", "ranks"] = Field(
         "auto",
@@ -159,6 +160,11 @@ class StudentConfig(Section):
     )
     max_landmarks: int = Field(
         4096, ge=16, description="labelled rows that the kernels compare a new row with, at most"
+    )
+    vector_units: int = Field(
+        1000,
+        ge=1,
+        description="hidden units of vector_network; all else of its fit is as `network` says",
     )
     folds: int = Field(5, ge=2, description="auto: parts that the labelled candidates are cut into")
 

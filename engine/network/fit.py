@@ -90,7 +90,7 @@ class FitSummary:
             num_parameters=sum(p.numel() for p in network.parameters()),
             num_train_pairs=len(member.train_rows),
             num_validation_pairs=len(member.validation_rows),
-            label_mean=float(network.label_mean),
+            label_mean=float(network.label_mean.mean()),
             label_std=float(network.label_std),
         )
 
@@ -109,7 +109,8 @@ def fit_network(
         candidates: embeddings, (C, D) float32; numpy array or tensor.
         targets: embeddings by the same encoder, (T, D) float32; None fits a pointwise network.
         pairs: (n, 2) int, [c, t] row numbers into the two; t is not read without targets.
-        labels: the teacher's score of each pair, (n,), any units.
+        labels: the teacher's score of each pair, (n,), any units; of a network with a vector output
+            (n, V).
         settings: default is the preset `default`; `num_workers` and `execution` are not used.
         seed: same seed, same bytes; the global random state is left alone.
 

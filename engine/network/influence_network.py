@@ -34,6 +34,8 @@ class InfluenceNetwork(nn.Module):
         hidden: units per hidden layer; () is a linear model.
         pairwise: read [e_c ; 0 ; e_t] (2 D + 1 inputs); else e_c alone (D inputs).
         main_effects: add a_c . e_c + a_t . e_t to the output; starts at zero.
+        outputs: V, to predict a vector in place of a number; a vector has a mean for each of its
+            coordinates and one standard deviation for all of them.
         generator: where the initial weights come from; default: torch's global one.
 
     The label scaling (`label_mean`, `label_std`) is part of the state, so a loaded network
@@ -49,25 +51,27 @@ class InfluenceNetwork(nn.Module):
         hidden: Sequence[int] = (100,),
         pairwise: bool = True,
         main_effects: bool = False,
+        outputs: int | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
         self.dim = dim
         self.hidden = tuple(hidden)
         self.pairwise = pairwise
-        sizes = (2 * dim + 1 if pairwise else dim, *self.hidden, 1)
+        self.outputs = outputs
+        sizes = (2 * dim + 1 if pairwise else dim, *self.hidden, outputs or 1)
         self.layers = nn.ModuleList(
             _linear(fan_in, fan_out, generator) for fan_in, fan_out in itertools.pairwise(sizes)
         )
         self.main: nn.Linear | None = None
         if main_effects:
-            self.main = _empty_linear(2 * dim if pairwise else dim, 1, bias=False)
+            self.main = _empty_linear(2 * dim if pairwise else dim, outputs or 1, bias=False)
             nn.init.zeros_(self.main.weight)
-        self.register_buffer("label_mean", torch.zeros(()))
+        self.register_buffer("label_mean", torch.zeros(() if outputs is None else outputs))
         self.register_buffer("label_std", torch.ones(()))
 
     def forward(self, candidates: Tensor, targets: Tensor | None = None) -> Tensor:
-        """Influence of each pair in label units: (B, D) and (B, D) -> (B,)."""
+        """Influence of each pair in label units: (B, D) and (B, D) -> (B,), or (B, V)."""
         return self.standardised(candidates, targets) * self.label_std + self.label_mean
 
     def standardised(self, candidates: Tensor, targets: Tensor | None = None) -> Tensor:
@@ -85,7 +89,7 @@ class InfluenceNetwork(nn.Module):
         x = self.layers[-1](x)
         if self.main is not None:
             x = x + self.main(main_inputs)
-        return cast(Tensor, x).squeeze(1)
+        return cast(Tensor, x if self.outputs is not None else x.squeeze(1))
 
     @property
     def factorises(self) -> bool:
@@ -96,6 +100,7 @@ class InfluenceNetwork(nn.Module):
     def factorise(self) -> PairwiseForm:
         """The network as two affine maps, one a side, and a maximum per unit; in float64."""
         assert self.factorises, "only a network with at most one hidden layer factorises"
+        assert self.outputs is None, "a vector is a factor itself"
         *hidden, last = (cast(nn.Linear, layer) for layer in self.layers)
         scale = float(self.label_std)
         constant = float(last.bias) * scale + float(self.label_mean)
@@ -141,11 +146,12 @@ class InfluenceNetwork(nn.Module):
             (sum(network.hidden[0] for network in networks),),
             pairwise=first.pairwise,
             main_effects=first.main is not None,
+            outputs=first.outputs,
             generator=torch.Generator(),
         )
         scale = torch.stack([network.label_std for network in networks])
         mean.label_std.copy_(scale.mean())
-        mean.label_mean.copy_(torch.stack([network.label_mean for network in networks]).mean())
+        mean.label_mean.copy_(torch.stack([network.label_mean for network in networks]).mean(dim=0))
         # a member's share of the output, in standard deviations of the mean network
         shares = (scale / (scale.mean() * len(networks))).tolist()
         below, above = (cast(nn.Linear, layer) for layer in mean.layers)
@@ -168,6 +174,7 @@ class InfluenceNetwork(nn.Module):
             "hidden": self.hidden,
             "pairwise": self.pairwise,
             "main_effects": self.main is not None,
+            "outputs": self.outputs,
         }
         # One entry: safetensors writes several in an order that changes from process to process.
         metadata = {"influence_network": json.dumps(shape)}
@@ -185,6 +192,7 @@ class InfluenceNetwork(nn.Module):
                 hidden=shape["hidden"],
                 pairwise=shape["pairwise"],
                 main_effects=shape["main_effects"],
+                outputs=shape.get("outputs"),
                 generator=torch.Generator(),
             )
             network.load_state_dict(state)

@@ -87,6 +87,7 @@ class Trainer:
         self.reduce: Reduce = reduce or _alone
         self.device = torch.device(device)
         self.train_rows, self.validation_rows = _split(data, settings, seed, held_out)
+        self._width = 1 if data.labels.ndim == 1 else data.labels.shape[1]
         self.network = _new_network(data, settings, seed, self.train_rows).to(self.device)
         self.optimizer = _new_optimizer(self.network, settings)
         self.history: list[EpochLoss] = []
@@ -123,7 +124,7 @@ class Trainer:
         for step in range(self.num_steps):
             batch = rows[step * self.settings.batch_size :][: self.settings.batch_size]
             total += self._train_step(batch, epoch, step)
-        loss = EpochLoss(float(self.reduce(total)) / len(rows), self._validate())
+        loss = EpochLoss(float(self.reduce(total)) / (len(rows) * self._width), self._validate())
         if not math.isfinite(loss.train) or not math.isfinite(loss.validation or 0.0):
             raise SettingsError(
                 f"the fit diverged in epoch {epoch + 1} (loss {loss.train}): "
@@ -209,7 +210,8 @@ class Trainer:
         squared_error = errors.square().sum()
         self.optimizer.zero_grad(set_to_none=True)
         # Over the size of the global batch, so that the sum over workers is the batch mean.
-        (self._loss(errors, squared_error) / len(batch)).backward()  # type: ignore[no-untyped-call]
+        mean = self._loss(errors, squared_error) / (len(batch) * self._width)
+        mean.backward()  # type: ignore[no-untyped-call]
         self._sum_gradients()
         self.optimizer.step()
         return squared_error.detach().double()
@@ -251,10 +253,10 @@ class Trainer:
             candidates, targets, labels = self._gather(rows[start : start + VALIDATION_BATCH])
             errors = self.network.standardised(candidates, targets) - labels
             total += errors.square().sum().double()
-        return float(self.reduce(total)) / len(self.validation_rows)
+        return float(self.reduce(total)) / (len(self.validation_rows) * self._width)
 
     def _gather(self, rows: IndexArray) -> tuple[Tensor, Tensor | None, Tensor]:
-        """Embeddings and standardised labels of some pairs: (B, D), (B, D) or None, (B,)."""
+        """Embeddings and standardised labels of pairs: (B, D), (B, D) or None, (B,) or (B, V)."""
         pairs = np.asarray(self.data.pairs[rows])
         candidates = self._rows(self.data.candidates, pairs[:, 0])
         targets = None
@@ -321,14 +323,16 @@ def _new_network(
         settings.hidden,
         pairwise=data.pairwise,
         main_effects=settings.main_effects,
+        outputs=None if data.labels.ndim == 1 else data.labels.shape[1],
         generator=_generator(seed, WEIGHTS),
     )
     if settings.standardise_labels:
         labels = data.labels[train_rows].astype(np.float64)
-        mean, std = float(labels.mean()), float(labels.std())
+        mean = labels.mean(axis=0)
+        std = float(np.sqrt(np.square(labels - mean).mean()))
         # Equal labels have a std of rounding only: predict their mean instead of dividing by it.
-        is_constant = std <= 1e-6 * max(abs(mean), np.finfo(np.float32).tiny)
-        network.label_mean.fill_(mean)
+        is_constant = std <= 1e-6 * max(float(np.abs(mean).max()), np.finfo(np.float32).tiny)
+        network.label_mean.copy_(torch.as_tensor(mean))
         network.label_std.fill_(1.0 if is_constant else std)
     return network
 

@@ -29,7 +29,8 @@ class TrainingSet:
         targets: features of the targets, (T, F) float32; likewise. None for a teacher that scores
             candidates alone: a network is then a pointwise one.
         pairs: (n, 2) int64, [c, t] row numbers into the two; t is not read without targets.
-        labels: the teacher's score of each pair, (n,) float32, in the teacher's units.
+        labels: the teacher's score of each pair, (n,) float32, in the teacher's units; a network
+            also learns vectors, (n, V).
         text_dim: size of the text's embedding, which stands first among the features; 0 without.
         candidate_vectors, target_vectors: the teacher's vectors, (C, V) and (T, V) float32, of one
             whose score is their `similarity`; None of others.
@@ -97,7 +98,8 @@ class TrainingSet:
                 f"{len(self.labels)} teacher labels are too few to fit a student, expected at "
                 f"least {MIN_LABELS}: raise sample.fraction"
             )
-        bad = int(np.count_nonzero(~np.isfinite(self.labels)))
+        finite = np.isfinite(self.labels).reshape(len(self.labels), -1).all(axis=1)
+        bad = int(np.count_nonzero(~finite))
         if bad:
             raise InputError(
                 f"{bad} of {len(self.labels)} teacher labels are not finite numbers: "
@@ -126,7 +128,7 @@ class TrainingSet:
             )
         if self.pairs.ndim != 2 or self.pairs.shape[1:] != (2,):
             raise InputError(f"got pairs of shape {self.pairs.shape}; expected (n, 2), [c, t]")
-        if self.labels.shape != (len(self.pairs),):
+        if self.labels.ndim not in (1, 2) or len(self.labels) != len(self.pairs):
             raise InputError(
                 f"got labels of shape {self.labels.shape}; expected one per pair, "
                 f"({len(self.pairs)},)"

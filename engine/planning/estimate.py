@@ -203,19 +203,23 @@ def _fit(config: Config, asked: Asked, prices: Prices, startup: float) -> StageE
     seconds = most = 0.0
     auto = student.name == "auto"
     rows = asked.learned if teacher_class(config.teacher.name).unit == "point" else asked.training
-    if _kinds(config) - {"network"}:
+    product = prices.network["cosine"] / prices.dim
+    epochs = settings.epochs
+    expected = epochs if settings.patience is None else min(epochs, 2 * settings.patience)
+    if _kinds(config) - {"network", "vector_network"}:
         once = prices.network["regression"] * (min(rows, CHOOSING_ROWS) / REGRESSION_ROWS) ** 3
-        product = prices.network["cosine"] / prices.dim
         once += rows * min(rows, student.max_landmarks) ** 2 * product
         seconds += once * (2 * student.folds + 4 if auto else 3)
         most += 3 * seconds
     if "network" in _kinds(config):
         per_epoch = -int(-asked.training // settings.batch_size)
-        epochs = settings.epochs
-        expected = epochs if settings.patience is None else min(epochs, 2 * settings.patience)
         fits = 4 if auto else 1  # raw, clipped and ranked labels, then the one that is chosen
         step = fits * settings.members * per_epoch * prices.network["step"]
         seconds, most = seconds + expected * step, most + epochs * step
+    if "vector_network" in _kinds(config):  # forward and twice as much backward; V is about F
+        fits = 3 if auto else 2  # of the contest, the one that is chosen, the audit's on few rows
+        once = fits * rows * 3 * _width(config, prices) * (2 * student.vector_units) * product
+        seconds, most = seconds + expected * once, most + epochs * once
     disk = 4 * _width(config, prices) * (min(rows, student.max_landmarks) + sum(settings.hidden))
     return StageEstimate(
         "fit", asked.training, 0, seconds, 0.0, most, 2 * startup, 0, 2**29, disk

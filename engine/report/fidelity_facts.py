@@ -25,7 +25,8 @@ __all__ = [
 
 # The student first, then what costs nothing, then the contenders that it was chosen from.
 PREDICTORS = (
-    "student", "mean", "zero", "permuted", "cosine", "linear", "kernel", "vectors", "network"
+    "student", "mean", "zero", "permuted", "cosine", "linear", "kernel", "vectors",
+    "vector_network", "network",
 )  # fmt: skip
 QUADRANTS = {
     "Q1": "Candidates and targets that the student learned from, in pairs it did not see.",

@@ -37,7 +37,7 @@ _FILTERS = (
     wording.visible,
 )
 # Predictors that order pairs at all; the chart shows the first three.
-RANKED = ("student", "cosine", "linear", "kernel", "vectors", "network")
+RANKED = ("student", "cosine", "linear", "kernel", "vectors", "vector_network", "network")
 # A log axis pays once gains differ by more than this.
 LOG_AXIS_FROM = 30.0
 MAX_SETTINGS = 40_000  # characters: a corpus may be a list of a hundred thousand files
@@ -51,6 +51,7 @@ _ROLES = {
     "linear": "ridge regression on the same features",
     "kernel": "kernel ridge regression to the labels",
     "vectors": "kernel ridge regression to the teacher's vectors",
+    "vector_network": "an InfluenceNetwork with the teacher's vectors as outputs",
     "network": "the InfluenceNetwork",
 }
 

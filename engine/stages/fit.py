@@ -1,7 +1,7 @@
 """Fit: a student on the teacher's answers, and the audit of how well it learned them.
 
-With `student.name: auto` the contenders are compared first (`engine.students.choice`). The
-InfluenceNetwork is fitted by Ray Train, every other student in one worker. A teacher that was asked
+With `student.name: auto` the contenders are compared first (`engine.students.choice`). Networks
+are fitted by Ray Train, every other student in one worker. A teacher that was asked
 about everything needs no student; the stage then only says so.
 """
 
@@ -20,6 +20,7 @@ from engine.config import Config
 from engine.errors import InputError
 from engine.features.rows import FeatureRows
 from engine.network.fit import fit_on_ray
+from engine.network.influence_network import InfluenceNetwork
 from engine.network.training_set import MIN_LABELS, TrainingSet
 from engine.progress import say
 from engine.run_directory import (
@@ -36,7 +37,8 @@ from engine.stage import StageContext, StageResult
 from engine.students.choice import choose, fit_student, prepared
 from engine.students.kernel import KernelStudent
 from engine.students.kernel_ridge import KernelRidge
-from engine.students.student import load_student
+from engine.students.network import TrainedStudent
+from engine.students.student import load_student, student_class
 
 __all__ = ["run"]
 
@@ -66,8 +68,9 @@ def run(context: StageContext, look: Look | None = None) -> StageResult:
     else:
         choice = run_task(_choose, data_dir, config, threads=threads)
         _tell(choice)
-        if choice["student"] == "network":
-            history = _fit_network(context, data_dir, choice["labels"], files["student"])
+        kind = student_class(choice["student"])
+        if issubclass(kind, TrainedStudent):
+            history = _train(context, kind, config, data_dir, choice["labels"], files["student"])
         else:
             history = run_task(_fit, data_dir, choice, config, directory, threads=threads)
             if history.pop("left_out"):
@@ -201,21 +204,39 @@ def _fit(data_dir: Path, choice: dict[str, Any], config: Config, directory: Path
     }
 
 
-def _fit_network(context: StageContext, data_dir: Path, labels: str, path: Path) -> dict[str, Any]:
+def _train(
+    context: StageContext,
+    kind: type[TrainedStudent],
+    config: Config,
+    data_dir: Path,
+    labels: str,
+    path: Path,
+) -> dict[str, Any]:
     """On Ray Train, which goes on with an unfinished fit of the same name: of the same data."""
-    settings, seed = context.config.network, context.config.seed
+    settings, seed = kind.training_settings(config.student, config.network), config.seed
     prepared_dir = context.directory / "prepared"
     prepared_dir.mkdir(exist_ok=True)
-    run_task(_write_prepared, data_dir, labels, prepared_dir)
+    run_task(_write_prepared, kind, data_dir, labels, prepared_dir)
     fit_of = [context.inputs[name].fingerprint for name in ("embed", "score")]
-    made_from = [settings.model_dump(mode="json"), labels, seed, fit_of]
+    made_from = [kind.name, settings.model_dump(mode="json"), labels, seed, fit_of]
     name = f"fit-{digest(made_from)}"
-    storage = context.directory / "ray-train"
-    return fit_on_ray(prepared_dir, path, settings, seed, storage, name).to_dict()
+    storage, network = context.directory / "ray-train", prepared_dir / "network.safetensors"
+    summary = fit_on_ray(prepared_dir, network, settings, seed, storage, name)
+    run_task(_write_trained, kind, data_dir, config, network, path)
+    return summary.to_dict()
 
 
-def _write_prepared(data_dir: Path, labels: str, path: Path) -> None:
-    prepared(TrainingSet.open(data_dir), labels).save(path)
+def _write_prepared(kind: type[TrainedStudent], data_dir: Path, labels: str, path: Path) -> None:
+    kind.training_set(prepared(TrainingSet.open(data_dir), labels)).save(path)
+
+
+def _write_trained(
+    kind: type[TrainedStudent], data_dir: Path, config: Config, network: Path, path: Path
+) -> None:
+    fitted = InfluenceNetwork.load(network)
+    student = kind.of_network(fitted, TrainingSet.open(data_dir), config.student)
+    with atomic_path(path) as temporary:
+        student.save(temporary)
 
 
 # --- the targets' side ----------------------------------------------------------------------------

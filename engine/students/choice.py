@@ -26,13 +26,17 @@ from engine.errors import InputError, SettingsError
 from engine.kernels.arrays import DoubleArray, FloatArray, IndexArray
 from engine.kernels.ranks import rank_correlation
 from engine.network.training_set import TrainingSet
-from engine.students.network import NetworkStudent, fit_members
+from engine.students.network import TrainedStudent
 from engine.students.student import Student, student_class, students_for
 
 __all__ = ["Choice", "Contender", "choose", "fit_student", "order_within_targets", "prepared"]
 
 # In the order of preference, by benchmarks/results/students.md.
-ALL = ("vectors", "kernel", "network", "linear", "cosine")
+ALL = ("vectors", "vector_network", "kernel", "network", "linear", "cosine")
+# Labelled rows of both sides from which a network of vectors contends: as many as kernels have
+# landmarks by default. Below, kernel ridge uses every row, comes within .03 of it, and is fitted in
+# about a tenth of the time (benchmarks/results/vector_network.md).
+VECTOR_NETWORK_ROWS = 4096
 LABEL_FORMS = ("raw", "clipped", "ranks")
 _CLIPPED = 0.02  # share of the labels at either end
 # Labelled candidates that contenders are compared on: more would tell them no better apart.
@@ -112,9 +116,9 @@ def _choose(
     if folds is None:  # too few to hold out any: the plainest, which has least to learn
         return Choice(kinds[-1].name, "raw", ())
     tried: list[_Tried] = []
-    for kind in sorted(kinds, key=lambda kind: kind is NetworkStudent):  # the dear one last
+    for kind in sorted(kinds, key=lambda kind: issubclass(kind, TrainedStudent)):  # the dear ones
         forms = _label_forms(kind, data, settings)
-        if kind is NetworkStudent and tried:  # on what served the others best
+        if issubclass(kind, TrainedStudent) and tried:  # on what served the others best
             others = [one for one in tried if one.form in forms]
             if others:
                 forms = (max(others, key=lambda one: one.score).form,)
@@ -230,19 +234,25 @@ def _refuse(kind: type[Student], data: TrainingSet) -> None:
 
 
 def _default_contenders(data: TrainingSet) -> Sequence[str]:
-    """All; the network only where single pairs are what there is to learn.
+    """All; the network only where single pairs are what there is to learn, that of vectors only
+    where there are thousands of them.
 
-    Of whole blocks and of rows it was never the best (docs/studies.md), and costs most of the fit.
+    Of whole blocks and of rows the first was never the best (docs/studies.md), of few vectors the
+    second, and they cost most of the fit.
     """
-    by_pairs = data.pairwise and data.block() is None
-    return [name for name in ALL if by_pairs or name != "network"]
+    left_out = set()
+    if not data.pairwise or data.block() is not None:
+        left_out.add("network")
+    if data.targets is None or len(data.candidates) + len(data.targets) < VECTOR_NETWORK_ROWS:
+        left_out.add("vector_network")
+    return [name for name in ALL if name not in left_out]
 
 
 def _label_forms(
     kind: type[Student], data: TrainingSet, settings: StudentConfig
 ) -> tuple[str, ...]:
     """What a student may learn of the labels: a choice where they are of single pairs."""
-    if kind.name == "cosine" or not data.pairwise or data.block() is not None:
+    if kind.name in ("cosine", "vector_network") or not data.pairwise or data.block() is not None:
         return ("raw",)
     return LABEL_FORMS if settings.labels == "auto" else (settings.labels,)
 
@@ -286,13 +296,14 @@ class _Tried:
         network: NetworkConfig,
         seed: int,
     ) -> _Tried:
-        """Each fold as the others predict it; of a network one fit, see `fit_members`."""
+        """Each fold as the others predict it; of a network one fit, see `held_out`."""
         predicted = np.full(len(data.labels), np.nan, np.float32)
         everyone = np.sort(np.concatenate(folds))
-        if kind is NetworkStudent and network.members > 1 and network.validation_fraction > 0:
+        by_members = network.members > 1 and network.validation_fraction > 0
+        if issubclass(kind, TrainedStudent) and by_members:
             known = np.flatnonzero(np.isin(data.pairs[:, 0], everyone))
-            held_out = prepared(data.of_candidates(everyone), form)
-            rows, values = fit_members(held_out, network, seed)
+            some = prepared(data.of_candidates(everyone), form)
+            rows, values = kind.held_out(some, settings, network, seed)
             predicted[known[rows]] = values
         else:
             for fold in folds:

@@ -39,6 +39,7 @@ __all__ = [
     "Gram",
     "KernelName",
     "KernelRidge",
+    "by_blocks",
     "solved",
     "width_of",
 ]
@@ -155,7 +156,7 @@ class KernelRidge:
         """
         if isinstance(features, Tensor):
             return self._block_on_device(features)
-        return _by_blocks(self._block, features, len(self.offset), threads)
+        return by_blocks(self._block, features, len(self.offset), threads)
 
     def _block(self, features: FloatArray) -> FloatArray:
         rows: Any = features - self.centre
@@ -207,7 +208,7 @@ class KernelRidge:
         return cls(kernel, landmarks, weights, offset, centre, width, penalty, error)
 
 
-def _by_blocks(
+def by_blocks(
     function: Callable[[FloatArray], FloatArray],
     rows: FloatArray,
     width: int,

@@ -1,7 +1,8 @@
-"""The InfluenceNetwork as a student; the pipeline fits it on Ray Train (`engine.network.fit`)."""
+"""The InfluenceNetwork as a student, and what students share whose network Ray Train fits."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,62 @@ from engine.network.influence_network import InfluenceNetwork
 from engine.network.training_set import TrainingSet
 from engine.students.student import Student
 
-__all__ = ["NetworkStudent", "fit_members"]
+__all__ = ["NetworkStudent", "TrainedStudent", "fit_members"]
 
 _PAIRS_PER_PASS = 4096
 
 
-class NetworkStudent(Student):
+class TrainedStudent(Student):
+    """A student that is an InfluenceNetwork fitted by gradient descent, or is made from one.
+
+    The pipeline fits the network on Ray Train (`engine.network.fit`), `learn` in this process.
+    """
+
+    @classmethod
+    @abstractmethod
+    def training_set(cls, data: TrainingSet) -> TrainingSet:
+        """What its network is fitted to."""
+
+    @classmethod
+    @abstractmethod
+    def training_settings(cls, settings: StudentConfig, network: NetworkConfig) -> NetworkConfig:
+        """How its network is fitted."""
+
+    @classmethod
+    @abstractmethod
+    def of_network(
+        cls, network: InfluenceNetwork, data: TrainingSet, settings: StudentConfig
+    ) -> TrainedStudent:
+        """The student whose network was fitted to `training_set(data)`."""
+
+    @classmethod
+    @abstractmethod
+    def held_out(
+        cls, data: TrainingSet, settings: StudentConfig, network: NetworkConfig, seed: int
+    ) -> tuple[IndexArray, FloatArray]:
+        """One fit in place of a cross-fit: labels by row, and what those members of the network
+        predict of them that held them out.
+        """
+
+    @classmethod
+    def learn(
+        cls, data: TrainingSet, settings: StudentConfig, network: NetworkConfig, seed: int
+    ) -> TrainedStudent:
+        from engine.network.fit import fit_network
+
+        known = cls.training_set(data)
+        fitted = fit_network(
+            known.candidates,
+            known.targets,
+            known.pairs,
+            known.labels,
+            cls.training_settings(settings, network),
+            seed,
+        )
+        return cls.of_network(fitted, data, settings)
+
+
+class NetworkStudent(TrainedStudent):
     """Learns pairs or rows by gradient descent; see `InfluenceNetwork` and `fit_network`."""
 
     name = "network"
@@ -35,14 +86,24 @@ class NetworkStudent(Student):
         return True
 
     @classmethod
-    def learn(
-        cls, data: TrainingSet, settings: StudentConfig, network: NetworkConfig, seed: int
-    ) -> NetworkStudent:
-        from engine.network.fit import fit_network
+    def training_set(cls, data: TrainingSet) -> TrainingSet:
+        return data
 
-        return cls(
-            fit_network(data.candidates, data.targets, data.pairs, data.labels, network, seed)
-        )
+    @classmethod
+    def training_settings(cls, settings: StudentConfig, network: NetworkConfig) -> NetworkConfig:
+        return network
+
+    @classmethod
+    def of_network(
+        cls, network: InfluenceNetwork, data: TrainingSet, settings: StudentConfig
+    ) -> NetworkStudent:
+        return cls(network)
+
+    @classmethod
+    def held_out(
+        cls, data: TrainingSet, settings: StudentConfig, network: NetworkConfig, seed: int
+    ) -> tuple[IndexArray, FloatArray]:
+        return fit_members(data, network, seed)
 
     @property
     def num_parameters(self) -> int:

@@ -14,6 +14,7 @@ stands; stretched, rows that nothing is known of would all look alike and near t
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -30,12 +31,61 @@ from engine.network.training_set import TrainingSet
 from engine.students.kernel_ridge import KernelName, KernelRidge
 from engine.students.student import ProductStudent, load_student
 
-__all__ = ["Similarity", "VectorStudent"]
+__all__ = ["PredictedVectors", "Similarity", "VectorStudent", "labelled_rows"]
 
 Similarity = Literal["cosine", "dot"]
 
 
-class VectorStudent(ProductStudent):
+class PredictedVectors(ProductStudent):
+    """What predicts the teacher's vectors of candidates, to compare with those of the targets.
+
+    Args:
+        similarity: of two vectors: "cosine" gives them unit length first.
+        targets_too: whether the target side of a prediction passes through the student as well:
+            it is then features. That smooths a noisy teacher on both sides.
+    """
+
+    def __init__(self, similarity: Similarity, targets_too: bool) -> None:
+        self.similarity = similarity
+        self.reads_target_vectors = not targets_too
+
+    @classmethod
+    def learns_from(cls, data: TrainingSet) -> bool:
+        return data.candidate_vectors is not None and data.targets is not None
+
+    @property
+    @abstractmethod
+    def vector_size(self) -> int:
+        """V, numbers of a vector."""
+
+    @abstractmethod
+    def predict(self, features: Any, *, threads: int | None = None) -> Any:
+        """Vectors of rows: (m, F) -> (m, V) float32, shorter than 1 by what is not known.
+
+        numpy in, numpy out; a tensor stays on its device.
+        """
+
+    def candidate_factors(self, features: Any, *, threads: int | None = None) -> Any:
+        return self.predict(features, threads=threads)
+
+    def target_factors(self, targets: Any, *, threads: int | None = None) -> Any:
+        if not self.reads_target_vectors:
+            found = self.predict(targets, threads=threads)
+            # a target's length is no order of candidates: all targets count alike
+            return found if self.similarity == "dot" else unit_rows(found)
+        if targets.shape[1] != self.vector_size:
+            raise SettingsError(
+                f"the targets have vectors of {targets.shape[1]} numbers, the student learned "
+                f"vectors of {self.vector_size}: pass the teacher's vectors of the targets (N, V), "
+                "not their features"
+            )
+        return targets if self.similarity == "dot" else unit_rows(targets)
+
+    def numbers(self) -> dict[str, Any]:
+        return {"similarity": self.similarity, "targets_too": not self.reads_target_vectors}
+
+
+class VectorStudent(PredictedVectors):
     """Kernel ridge regression from a row's features to the teacher's vector of the row.
 
     `fit` in a notebook, `predict` gives vectors, and `engine.predict_influence(student, features of
@@ -43,9 +93,7 @@ class VectorStudent(ProductStudent):
 
     Args:
         regression: the fitted map.
-        similarity: of two vectors: "cosine" gives them unit length first.
-        targets_too: whether the target side of a prediction passes through the student as well:
-            it is then features. That smooths a noisy teacher on both sides.
+        similarity, targets_too: see `PredictedVectors`.
     """
 
     name = "vectors"
@@ -54,14 +102,9 @@ class VectorStudent(ProductStudent):
     def __init__(
         self, regression: KernelRidge, similarity: Similarity, targets_too: bool = False
     ) -> None:
+        super().__init__(similarity, targets_too)
         self.regression = regression
-        self.similarity = similarity
-        self.reads_target_vectors = not targets_too
         self.num_candidates = 0  # of the rows that it was fitted to; the others are targets
-
-    @classmethod
-    def learns_from(cls, data: TrainingSet) -> bool:
-        return data.candidate_vectors is not None and data.targets is not None
 
     @classmethod
     def learn(
@@ -74,11 +117,8 @@ class VectorStudent(ProductStudent):
         cls, data: TrainingSet, settings: StudentConfig, seed: int, kernel: KernelName
     ) -> VectorStudent:
         """From the vectors of both sides, each row once."""
-        assert data.targets is not None, "vectors of a teacher of pairs"
-        assert data.candidate_vectors is not None and data.target_vectors is not None, "vectors"
         student = cls.fit(
-            np.concatenate((data.candidates, data.targets)),
-            np.concatenate((data.candidate_vectors, data.target_vectors)),
+            *labelled_rows(data),
             data.similarity,
             seed,
             kernel=kernel,
@@ -141,28 +181,13 @@ class VectorStudent(ProductStudent):
         """F, size of a row's features."""
         return len(self.regression.centre)
 
+    @property
+    def vector_size(self) -> int:
+        return len(self.regression.offset)
+
     def predict(self, features: Any, *, threads: int | None = None) -> Any:
-        """Vectors of rows: (m, F) -> (m, V) float32, shorter than 1 by what is not known.
-
-        numpy in, numpy out; a tensor stays on its device. Cost m L (F + V) multiply-adds.
-        """
+        """As `PredictedVectors.predict`; cost m L (F + V) multiply-adds."""
         return self.regression.predict(features, threads=threads)
-
-    def candidate_factors(self, features: Any, *, threads: int | None = None) -> Any:
-        return self.predict(features, threads=threads)
-
-    def target_factors(self, targets: Any, *, threads: int | None = None) -> Any:
-        if not self.reads_target_vectors:
-            found = self.predict(targets, threads=threads)
-            # a target's length is no order of candidates: all targets count alike
-            return found if self.similarity == "dot" else unit_rows(found)
-        if targets.shape[1] != len(self.regression.offset):
-            raise SettingsError(
-                f"the targets have vectors of {targets.shape[1]} numbers, the student learned "
-                f"vectors of {len(self.regression.offset)}: pass the teacher's vectors of the "
-                "targets (N, V), not their features"
-            )
-        return targets if self.similarity == "dot" else unit_rows(targets)
 
     @property
     def left_out_factors(self) -> FloatArray | None:
@@ -174,9 +199,6 @@ class VectorStudent(ProductStudent):
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         return self.regression.arrays("map")
-
-    def numbers(self) -> dict[str, Any]:
-        return {"similarity": self.similarity, "targets_too": not self.reads_target_vectors}
 
     @classmethod
     def of_file(
@@ -192,6 +214,14 @@ class VectorStudent(ProductStudent):
         if not isinstance(student, VectorStudent):
             raise SettingsError(f"{path} is a student of another kind: {student.name}")
         return student
+
+
+def labelled_rows(data: TrainingSet) -> tuple[FloatArray, FloatArray]:
+    """Features (n, F) and the teacher's vectors (n, V) of every labelled row, candidates first."""
+    assert data.targets is not None, "vectors of a teacher of pairs"
+    assert data.candidate_vectors is not None and data.target_vectors is not None, "vectors"
+    features = np.concatenate((data.candidates, data.targets))
+    return features, np.concatenate((data.candidate_vectors, data.target_vectors))
 
 
 def _matrix(values: ArrayLike | Tensor, name: str) -> FloatArray:

@@ -31,7 +31,7 @@ from engine.students.choice import (
     prepared,
     targets_of,
 )
-from engine.students.network import NetworkStudent
+from engine.students.network import NetworkStudent, TrainedStudent
 from engine.students.student import ProductStudent, Student, student_class
 from engine.study.data import StudyData
 from engine.study.subsets import subset_agreement
@@ -142,15 +142,17 @@ def _fitted(
     on_epoch: Callable[[int, float], None] | None,
 ) -> tuple[Student, int]:
     """The student that was chosen, and the epochs that it took."""
-    if choice.student != "network":
+    kind = student_class(choice.student)
+    if not issubclass(kind, TrainedStudent):
         found = fit_student(choice.student, choice.labels, training, student, network, seed)
         return found, 0
-    trainer = EnsembleTrainer(prepared(training, choice.labels), network, seed)
+    known = kind.training_set(prepared(training, choice.labels))
+    trainer = EnsembleTrainer(known, kind.training_settings(student, network), seed)
     while not trainer.done:
         loss = trainer.train_epoch()
         if on_epoch is not None:
             on_epoch(trainer.epochs, loss.train if loss.validation is None else loss.validation)
-    return NetworkStudent(trainer.result()), trainer.epochs
+    return kind.of_network(trainer.result(), training, student), trainer.epochs
 
 
 def _draw(data: StudyData, sample: SampleConfig, unit: str, seed: int) -> Draw:

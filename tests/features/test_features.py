@@ -95,6 +95,7 @@ def test_a_run_with_every_feature(small_job, tmp_path, monkeypatch):
     [
         ("delift", "vectors", "no similarity of two vectors"),
         ("less", "vectors", "no similarity of two vectors"),
+        ("less", "vector_network", "no similarity of two vectors"),
         ("selectit", "cosine", "scores rows, not pairs"),
     ],
 )

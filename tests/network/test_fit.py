@@ -158,6 +158,25 @@ def test_two_ray_workers_equal_one_process_and_a_finished_fit_is_not_repeated(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["data", "n.safetensors", "ray"]
 
 
+@pytest.mark.usefixtures("ray_local")
+def test_vectors_are_learned_on_ray_to_the_same_bytes_as_in_process(tmp_path: Path) -> None:
+    data, _ = planted()
+    rows = np.arange(len(data.candidates))
+    vectors = np.tanh(data.candidates @ data.targets[:5].T)
+    pairs = np.stack([rows, np.zeros_like(rows)], axis=1)
+    known = TrainingSet(data.candidates, None, pairs, vectors)
+    config = {"epochs": 20, "patience": None, "num_workers": 1, "hidden": [40]}
+    summary = fit_in(tmp_path, known, **config)
+    alone = fit_set(known, settings(**{**RAY_SETTINGS, **config}))
+    alone.save(tmp_path / "alone")
+    assert (tmp_path / "n.safetensors").read_bytes() == (tmp_path / "alone").read_bytes()
+    loaded = InfluenceNetwork.load(tmp_path / "n.safetensors")
+    assert loaded.outputs == 5 and loaded.label_mean.shape == (5,)
+    # in variances of the labels, whatever their number
+    first, *_, last = (loss.train for loss in summary.histories[0])
+    assert last < 0.8 * first and 0.5 < first < 2
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray_local")
 def test_the_same_bytes_after_a_worker_died(

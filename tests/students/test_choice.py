@@ -117,7 +117,6 @@ def test_orders_are_within_targets_and_of_means():
     )
 
 
-@pytest.mark.xfail(strict=True, reason="who is not surely behind the best may be behind the cosine")
 def test_who_is_surely_behind_the_cosine_is_never_chosen():
     """The cosine and what leans on it are told apart by little, both from another by much."""
     data, _ = problem("block")
