@@ -222,7 +222,7 @@ def partitions_table(rows: int, numbers: list[int]) -> list[dict[str, Any]]:
             parts = partitions_of(clusters, kmeans.centroids, number)
             most = first_budgets([len(part) for part in parts], budget)
             firsts = [problem.solve(p, n) for p, n in zip(parts, most, strict=True)]
-            picks = [(first.ranking, first.gains) for first in firsts]
+            picks = [(first.ranking, first.gains, first.rounds) for first in firsts]
             in_parts, _ = second_round(problem, picks, max_bytes=2**40)
             row = {"rows": rows, "picks": budget, "partitions": number, "at_once_s": seconds}
             row |= {"in_parts_s": time.perf_counter() - started}

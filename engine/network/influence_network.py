@@ -34,9 +34,9 @@ class InfluenceNetwork(nn.Module):
         hidden: units per hidden layer; () is a linear model.
         pairwise: read [e_c ; 0 ; e_t] (2 D + 1 inputs); else e_c alone (D inputs).
         main_effects: add a_c . e_c + a_t . e_t to the output; starts at zero.
+        generator: where the initial weights come from; default: torch's global one.
         outputs: V, to predict a vector in place of a number; a vector has a mean for each of its
             coordinates and one standard deviation for all of them.
-        generator: where the initial weights come from; default: torch's global one.
 
     The label scaling (`label_mean`, `label_std`) is part of the state, so a loaded network
     predicts in the units of its training labels. Everything is float32.
@@ -51,8 +51,8 @@ class InfluenceNetwork(nn.Module):
         hidden: Sequence[int] = (100,),
         pairwise: bool = True,
         main_effects: bool = False,
-        outputs: int | None = None,
         generator: torch.Generator | None = None,
+        outputs: int | None = None,
     ) -> None:
         super().__init__()
         self.dim = dim

@@ -1,9 +1,11 @@
 """Selection from more candidates than one worker can hold the kernel of: in two rounds.
 
-Neighbouring candidates are put into one partition, each partition is selected from by itself, and
-the picks of all are selected from again (GreeDi, Mirzasoleiman et al. 2013). Candidates compete
-mostly with their neighbours, so cutting between neighbourhoods loses little; how little is
-measured, on a part of the candidates that one worker can hold, against selecting at once.
+Each partition is selected from by itself, and the picks of all are selected from again (GreeDi,
+Mirzasoleiman et al. 2013). Where candidates cover candidates, neighbours are put into one
+partition: they compete mostly with each other. Where they cover targets they are dealt out by hash
+(Barbosa et al. 2015): the best for few targets are neighbours, and one partition's share of the
+budget would not hold them. How little that loses is measured, on a part of the candidates that one
+worker can hold, against selecting at once.
 
 Each partition picks more than its share, `SLACK` times, for the second round to choose among. Where
 even those picks do not fit, they are merged by their gains, which needs no kernel.
@@ -11,6 +13,7 @@ even those picks do not fit, they are merged by their gains, which needs no kern
     num_partitions     how many the memory setting asks for
     first_round        selects from each partition, on Ray
     partitions_of      clusters -> candidates of each partition
+    dealt_out          the same by hash
     second_round       the picks of all partitions -> the selection
     measured_ratio     two rounds against one on a part of the candidates
 """
@@ -26,6 +29,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from engine import storage
 from engine.actors import Partition, PartitionWorker, run_partitions
 from engine.artifact_rows import TableParts, VectorParts, id_hashes
 from engine.cluster import run_task
@@ -39,6 +43,7 @@ from engine.selection.select import Selection
 from engine.stage import StageContext
 
 __all__ = [
+    "dealt_out",
     "first_round",
     "measured_ratio",
     "num_partitions",
@@ -56,7 +61,7 @@ MIN_SHARE = 1 / 8  # of the candidates: what the first round picks of them at le
 SAMPLED_CANDIDATES = 20_000
 MIN_SAMPLE_CLUSTERS = 4
 CLUSTERS_PER_PARTITION = 16
-CLUSTERS, CENTROIDS = "clusters.npy", "centroids.npy"
+CLUSTERS, CENTROIDS, ORDER = "clusters.npy", "centroids.npy", "order.npy"
 
 
 def num_partitions(problem: Problem, settings: SelectionConfig) -> int:
@@ -107,16 +112,24 @@ def first_round(context: StageContext, problem: Problem, number: int) -> list[Pa
 
 
 def _write_partitions(context: StageContext, number: int) -> list[tuple[Path, int]]:
-    """Cluster the candidates; writes the clusters and the rows of each partition."""
+    """Cut the candidates; writes what `measured_ratio` needs and the rows of each partition."""
     seed = context.config.seed
     hashes = id_hashes(TableParts(context.inputs["ingest"], "candidates"), seed, "candidate")
+    if context.config.cover == "target":
+        order = np.argsort(hashes, kind="stable")
+        save_array(context.directory / ORDER, order)
+        return _write_rows(context.directory, dealt_out(order, number))
     vectors = VectorParts(context.inputs["embed"], "candidates")
     clusters, centroids = clusters_of(vectors, hashes, CLUSTERS_PER_PARTITION * number, seed)
     save_array(context.directory / CLUSTERS, clusters)
     save_array(context.directory / CENTROIDS, centroids)
+    return _write_rows(context.directory, partitions_of(clusters, centroids, number))
+
+
+def _write_rows(directory: Path, partitions: Sequence[IndexArray]) -> list[tuple[Path, int]]:
     found = []
-    for place, rows in enumerate(partitions_of(clusters, centroids, number)):
-        rows_path = context.directory / f"partition-{place:04d}.npy"
+    for place, rows in enumerate(partitions):
+        rows_path = directory / f"partition-{place:04d}.npy"
         save_array(rows_path, rows)
         found.append((rows_path, len(rows)))
     return found
@@ -128,6 +141,12 @@ def read_picks(files: Sequence[Path]) -> list[Picked]:
         tuple(table[name].to_numpy() for name in ("row", "gain", "round"))
         for table in map(read_table, files)
     ]
+
+
+def dealt_out(order: IndexArray, num_partitions: int) -> list[IndexArray]:
+    """Candidates (n,) of each partition, ascending, dealt out in an order of (M,) rows."""
+    dealt = [np.sort(order[place::num_partitions]) for place in range(num_partitions)]
+    return [rows for rows in dealt if len(rows)]
 
 
 def partitions_of(
@@ -206,10 +225,36 @@ def second_round(
 
 
 def measured_ratio(problem: Problem, directory: Path, number: int, max_bytes: int) -> float | None:
-    """Objective of two rounds over that of one, from neighbouring clusters that one worker holds.
+    """Worth of two rounds over that of one, on candidates that one worker holds.
 
-    `directory` is where `first_round` left the clusters. None where the objective is 0.
+    Worth is the objective or, where rows have several picks each, the sum of as many of their best
+    ones: rounds end earlier or later, so their gains do not compare. `directory` is where
+    `first_round` left the order or the clusters. None where the worth is 0.
     """
+    sample, parts = _sample(directory, number)
+    share = len(sample) / problem.num_candidates
+    budget = max(1, round(problem.budget * share))
+    at_once = problem.solve(sample, budget, share)
+    picks = []
+    for rows, most_picks in zip(parts, first_budgets([len(p) for p in parts], budget), strict=True):
+        first = problem.solve(rows, most_picks, SLACK * share * len(rows) / len(sample))
+        picks.append((first.ranking, first.gains, first.rounds))
+    in_two, greedy_again = second_round(problem, picks, max_bytes, budget, share)
+    depth = problem.picks_per_row(len(at_once.ranking))
+    if depth is not None:
+        value, whole = (problem.depth(found.ranking, depth) for found in (in_two, at_once))
+    else:
+        value, whole = in_two.objective_value, at_once.objective_value
+        if not greedy_again:  # partitions may have covered the same rows
+            value = problem.value(problem.coverage(in_two.ranking)[1], in_two.ranking) or value
+    return value / whole if whole > 0 else None
+
+
+def _sample(directory: Path, number: int) -> tuple[IndexArray, list[IndexArray]]:
+    """Candidates that one worker holds, ascending, and their partitions."""
+    if storage.exists(directory / ORDER):
+        order: IndexArray = load_array(directory / ORDER)[:SAMPLED_CANDIDATES]
+        return np.sort(order), dealt_out(order, number)
     clusters: IndexArray = load_array(directory / CLUSTERS)
     centroids: FloatArray = load_array(directory / CENTROIDS)
     near = np.argsort(((centroids - centroids[0]) ** 2).sum(axis=1), kind="stable")
@@ -217,16 +262,4 @@ def measured_ratio(problem: Problem, directory: Path, number: int, max_bytes: in
     sizes = np.cumsum(np.bincount(clusters, minlength=len(centroids))[near])
     count = max(MIN_SAMPLE_CLUSTERS, int(np.searchsorted(sizes, most)))
     sample = np.flatnonzero(np.isin(clusters, near[:count]))
-    share = len(sample) / len(clusters)
-    budget = max(1, round(problem.budget * share))
-    at_once = problem.solve(sample, budget, share)
-    parts = [sample[rows] for rows in partitions_of(clusters[sample], centroids, number)]
-    picks = []
-    for rows, most_picks in zip(parts, first_budgets([len(p) for p in parts], budget), strict=True):
-        first = problem.solve(rows, most_picks, SLACK * share * len(rows) / len(sample))
-        picks.append((first.ranking, first.gains, first.rounds))
-    in_two, greedy_again = second_round(problem, picks, max_bytes, budget, share)
-    value, whole = float(in_two.gains.sum()), float(at_once.gains.sum())
-    if not greedy_again:  # partitions may have covered the same rows
-        value = problem.value_of_rounds(in_two.ranking, in_two.rounds) or value
-    return value / whole if whole > 0 else None
+    return sample, [sample[rows] for rows in partitions_of(clusters[sample], centroids, number)]

@@ -158,15 +158,21 @@ class Problem:
         value = float(np.maximum(capped - start, 0).sum(dtype=np.float64))
         return value + float(self._relevance()[picks].sum())
 
-    def value_of_rounds(self, ranking: IndexArray, rounds: IndexArray) -> float | None:
-        """The objective of the picks, round by round; None where it is not that of coverage."""
-        if self.objective not in (*_COVERING, _INFORMATION):
+    def picks_per_row(self, num_picks: int) -> int | None:
+        """How many picks each row has, where several is what the objective is after; else None."""
+        if self.kernel is None or self.objective not in (*_COVERING, "round_robin"):
             return None
-        values = [
-            self.value(self.coverage(picks)[1], picks)
-            for picks in (ranking[rounds == number] for number in np.unique(rounds[rounds > 0]))
-        ]
-        return float(sum(value for value in values if value is not None))
+        per_row = max(1, num_picks // self.kernel.num_rows)
+        return None if per_row == 1 and self.objective != "round_robin" else per_row
+
+    def depth(self, picks: IndexArray, per_row: int) -> float:
+        """Sum over the rows of the kernel of their so many best picks. Memory: their columns."""
+        assert self.kernel is not None, f"{self.objective} covers nothing"
+        kernel = self.kernel.load(np.sort(picks))
+        dense = kernel if isinstance(kernel, np.ndarray) else kernel.toarray()
+        per_row = min(per_row, dense.shape[1])
+        best = np.partition(dense, dense.shape[1] - per_row, axis=1)[:, -per_row:]
+        return float(best.sum(dtype=np.float64))
 
     def gains_left(self, covered: FloatArray) -> DoubleArray | None:
         """What each candidate would still add to picks that cover the rows so: (M,).

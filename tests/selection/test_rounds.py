@@ -8,6 +8,10 @@ import numpy as np
 import pytest
 import scipy.sparse
 
+from engine.run_directory import save_array
+from engine.selection.kernel_files import KernelFiles
+from engine.selection.partitioned import ORDER, measured_ratio
+from engine.selection.problem import Problem
 from engine.selection.select import select
 from tests.oracles import selection as oracle
 from tests.selection.kernels import assert_same, random_kernel, with_arrays
@@ -158,3 +162,24 @@ def test_round_robin_takes_no_negative_value_and_keeps_to_tokens() -> None:
     costs = np.arange(30) % 7 + 1
     limited = select(kernel, 30, "round_robin", costs=costs, max_cost=40)
     assert costs[limited.ranking].sum() <= 40
+
+
+# --- partitions -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("max_bytes", [10**9, 0], ids=["greedy again", "merged"])
+@pytest.mark.parametrize("objective", ["facility_location", "round_robin"])
+def test_partitions_hold_the_candidates_of_a_narrow_target(tmp_path, objective, max_bytes):
+    """The best for all targets are neighbours, and many more than one partition's share."""
+    rng = np.random.default_rng(0)
+    kernel = rng.random((2000, 10), dtype=np.float32) * 0.1
+    kernel[:300] += 0.8
+    save_array(tmp_path / "kernel.npy", kernel)
+    save_array(tmp_path / "means.npy", kernel.mean(axis=1))
+    save_array(tmp_path / ORDER, rng.permutation(2000))
+    files = KernelFiles("dense", (tmp_path / "kernel.npy",), 10, 2000, 2000, (0.0, 1.0), False)
+    problem = Problem(
+        objective, 300, tmp_path / "means.npy", files, {}, 0, None, "lazy", epsilon=0.01
+    )
+    ratio = measured_ratio(problem, tmp_path, 8, max_bytes)
+    assert ratio is not None and 0.97 <= ratio <= 1.001
