@@ -379,10 +379,13 @@ class Problem:
         known = self._set(asked[chosen], _block(len(chosen), matrix.shape[1]), matrix[chosen])
         pairs = _block(len(test), matrix.shape[1])
         judged = np.stack([asked[test][pairs[:, 0]], pairs[:, 1]], axis=1)
-        return known, judged, matrix[test].ravel()
+        there = np.isfinite(matrix[test].ravel())
+        return known, judged[there], matrix[test].ravel()[there]
 
     def _set(self, rows: Array, pairs: Array, labels: Array) -> TrainingSet:
         pairwise = self.teacher != "selectit"
+        known = np.isfinite(labels.ravel())  # the teacher cannot score every row
+        pairs, labels = pairs[known], labels.ravel()[known]
         return TrainingSet(
             self.features[0][rows],
             self.features[1] if pairwise else None,

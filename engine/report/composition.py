@@ -85,9 +85,9 @@ class Composition:
 def composition(
     corpus: Artifact,
     ranking: Rows,
-    free: Rows | None,
     named: str | None,
     of_quotas: str | None,
+    free: Rows | None = None,
 ) -> Composition | None:
     """Count the groups of the candidates and of the picks (B,); None where no column has groups.
 

@@ -76,8 +76,8 @@ def known_bad(
     corpus: Artifact,
     column: str,
     ranking: Rows,
-    free: Rows | None,
     mean_influence: NDArray[np.float32],
+    free: Rows | None = None,
 ) -> KnownBad:
     """Count the marked rows in the pool, in the selection (B,) and among the best by mean (M,).
 

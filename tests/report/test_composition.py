@@ -89,3 +89,20 @@ def test_small_groups_share_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(module, "MAX_VALUES", 2)
     found = composition(corpus(tmp_path, rows), PICKS, "source", None)
     assert found is not None and [g.name for g in found.groups] == ["other", "s0", "s1"]
+
+
+def test_the_distance_from_the_targets_mix(tmp_path: Path) -> None:
+    """Half the sum of the differences of shares; targets of groups that the pool has not count."""
+    rows = [{"source": name} for name in "aaabbbbbbb"]
+    found = composition(
+        corpus(tmp_path, rows, [{"source": name} for name in "aabc"]),
+        np.array([0, 1, 3, 4]),
+        "source",
+        None,
+        np.array([0, 1, 2, 3]),
+    )
+    assert found is not None and found.mix is not None
+    # targets .5 a, .25 b, .25 c; the pool .3 and .7, the picks .5 and .5, the others .75 and .25
+    assert found.mix.pool == pytest.approx((0.2 + 0.45 + 0.25) / 2)
+    assert found.mix.selected == pytest.approx((0 + 0.25 + 0.25) / 2)
+    assert found.mix.free == pytest.approx((0.25 + 0 + 0.25) / 2)

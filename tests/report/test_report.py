@@ -78,7 +78,14 @@ def test_the_headline(artifacts: dict[str, Artifact], tmp_path: Path) -> None:
     assert (counts["teacher_seconds"], counts["full_teacher_seconds"]) == (205, 1446)
     assert counts["total_seconds"] == 10 + 9 + 10 + 205 + 10 + 1 + 10
     assert counts["saved"] == pytest.approx(1 - 255 / 1446)
-    assert counts["known_bad"] == {"selected": 2, "in_pool": 6, "expected_by_chance": 2.0}
+    assert counts["known_bad"] == {
+        "selected": 2,
+        "in_pool": 6,
+        "expected_by_chance": 2.0,
+        "cosine_round_robin": 2,
+    }
+    assert counts["in_cosine_round_robin"] == 0
+    assert counts["asked_selected"] == {"selected": 3, "expected_by_chance": 20 * 15 / 60}
     assert counts["zero_gain_picks"] == 5
     assert Path(counts["report"]).is_file() and Path(counts["subset"]).is_file()
     ledger = json.loads((tmp_path / "ledger.json").read_text(encoding="utf-8"))
@@ -115,7 +122,7 @@ def test_sections_stand_in_the_readers_order(
 ) -> None:
     html, _ = write(artifacts, tmp_path, known_bad_column="planted")
     sections = re.findall(r'<section id="([a-z-]+)"', html)
-    expected = "verdict funnel fidelity scores gains composition examples map lookup known-bad"
+    expected = "verdict funnel fidelity scores gains free composition examples map lookup known-bad"
     expected += " cost provenance"
     assert sections == expected.split()
 

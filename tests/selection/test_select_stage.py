@@ -331,3 +331,33 @@ def test_jsonl_and_parquet_hold_the_same_rows(job):
     assert [json.loads(line) for line in lines] == pq.read_table(
         artifact.path("subset")
     ).to_pylist()
+
+
+# --- beside what costs nothing --------------------------------------------------------------------
+
+
+def test_the_free_alternative_is_the_cosine_in_turn(job):
+    own = {name: value for name, value in job.items() if name != "owned"}
+    directory = selected(own, objective="facility_location")
+    select_artifact = directory.artifact("7-selection")
+    picks = np.load(select_artifact.path("free_alternative"))
+    embeddings = directory.artifact("2-embeddings")
+    sides = [
+        np.concatenate([np.load(embeddings.directory / p.path) for p in embeddings.parts(side)])
+        for side in ("candidates", "targets")
+    ]
+    unit = [side / np.linalg.norm(side, axis=1, keepdims=True) for side in sides]
+    expected = select((unit[0] @ unit[1].T).T, 30, "round_robin", zero_gain_tail="stop")
+    assert picks.tolist() == expected.ranking.tolist()
+    told = select_artifact.counts["free_alternative"]
+    rows = ranking(directory)["row"].to_numpy()
+    assert told == {"selected": 30, "in_both": len(np.intersect1d(picks, rows))}
+    spread = select_artifact.counts["spread"]
+    assert 0 < spread["additive_share"] <= 1 and 1 <= spread["distinct_best"] <= 60
+
+
+def test_it_keeps_to_the_same_quotas(job):
+    directory = selected(job, quotas={"column": "topic", "most": 2}, objective="facility_location")
+    picks = np.load(directory.artifact("7-selection").path("free_alternative"))
+    table = pq.read_table(directory.artifact("7-selection").path("explanations")).to_pandas()
+    assert len(picks) == 20 and len(table) == 300  # ten topics
