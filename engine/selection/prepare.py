@@ -34,9 +34,13 @@ _SPARES_OWNED = ("facility_location_conditional_gain", "facility_location_mutual
 
 @dataclass
 class Prepared:
-    """A problem, the parts that were written for it, and what the manifest says of them."""
+    """A problem, the parts that were written for it, and what the manifest says of them.
+
+    `whole` is the problem of all candidates, where a second look leaves a shortlist of them.
+    """
 
     problem: Problem
+    whole: Problem = field(init=False)
     parts: dict[str, list[Part]] = field(default_factory=dict)
     counts: dict[str, Any] = field(default_factory=dict)
 
@@ -199,54 +203,60 @@ def _write_relevance(by_influence: KernelFiles, share: float, path: Path) -> Non
 
 
 def _add_limits(prepared: Prepared, context: StageContext) -> None:
-    settings, corpus = context.config.selection, context.inputs["ingest"]
-    path = context.directory / "groups.npy"
-    crashing = _crashing(context.inputs["embed"])
+    settings, inputs = context.config.selection, context.inputs
+    barred = crashing = _crashing(inputs["embed"])
     if crashing:
         prepared.counts["crashing_rows"] = crashing
-    barred = crashing
     if settings.pool == "exclude_labelled":
-        asked = run_task(asked_rows, dict(context.inputs), True).tolist()
+        asked = run_task(asked_rows, dict(inputs), True).tolist()
         barred = sorted({*crashing, *asked})
-    if "second_look" in context.inputs:  # among these, crashing and labelled rows are left out
-        shortlist = run_task(_shortlist, context.inputs["second_look"])
-        others = np.ones(context.inputs["predict"].counts["candidates"], dtype=bool)
-        others[shortlist] = False
-        barred = np.flatnonzero(others).tolist()
-    if len(barred) == context.inputs["predict"].counts["candidates"]:
+    if len(barred) == inputs["predict"].counts["candidates"]:
         raise SettingsError(
             "selection.pool exclude_labelled leaves no row to select from: the teacher was asked "
             "about all of them; use pool: all"
         )
-    if barred and settings.quotas is None:
-        run_task(_write_barred, barred, prepared.problem.means, path)
-        prepared.problem = replace(prepared.problem, groups=path, quotas={1: 0})
-    if settings.quotas is not None:
-        names = run_task(write_groups, corpus, settings.quotas.column, path, barred)
-        most: int | dict[Any, int] = settings.quotas.most
-        if not isinstance(most, int):
-            unknown = sorted(most.keys() - set(names))
-            if unknown:
-                raise SettingsError(
-                    f"selection.quotas names the group {unknown[0]!r}, which no candidate has in "
-                    f"column {settings.quotas.column!r}; they have: {', '.join(names[:20])}"
-                )
-            most = {names.index(name): quota for name, quota in most.items()}
-        if barred:
-            most = dict.fromkeys(range(len(names)), most) if isinstance(most, int) else most
-            most |= {len(names): 0}
-        prepared.problem = replace(prepared.problem, groups=path, quotas=most)
     if settings.max_tokens is not None:
-        parts = count_tokens(corpus, context.config, context.directory)
+        parts = count_tokens(inputs["ingest"], context.config, context.directory)
         prepared.parts["tokens"] = parts
         path = context.directory / "tokens.npy"
         run_task(_join_tokens, context.directory, parts, path)
         prepared.problem = replace(prepared.problem, costs=path, max_cost=settings.max_tokens)
+    problem = prepared.problem
+    prepared.problem = prepared.whole = _barring(problem, context, barred, "groups.npy")
+    if "second_look" in inputs:  # among these, crashing and labelled rows are left out before
+        others = run_task(_not_listed, inputs["second_look"]).tolist()
+        prepared.problem = _barring(problem, context, others, "groups-listed.npy")
 
 
-def _shortlist(answered: Artifact) -> IndexArray:
-    rows: IndexArray = load_array(answered.path("shortlist"))
-    return rows
+def _barring(problem: Problem, context: StageContext, barred: list[int], name: str) -> Problem:
+    """The problem in which some rows are not for selection, with the quotas of the settings."""
+    settings, path = context.config.selection, context.directory / name
+    if barred and settings.quotas is None:
+        run_task(_write_barred, barred, problem.means, path)
+        return replace(problem, groups=path, quotas={1: 0})
+    if settings.quotas is None:
+        return problem
+    names = run_task(write_groups, context.inputs["ingest"], settings.quotas.column, path, barred)
+    most: int | dict[Any, int] = settings.quotas.most
+    if not isinstance(most, int):
+        unknown = sorted(most.keys() - set(names))
+        if unknown:
+            raise SettingsError(
+                f"selection.quotas names the group {unknown[0]!r}, which no candidate has in "
+                f"column {settings.quotas.column!r}; they have: {', '.join(names[:20])}"
+            )
+        most = {names.index(name): quota for name, quota in most.items()}
+    if barred:
+        most = dict.fromkeys(range(len(names)), most) if isinstance(most, int) else most
+        most |= {len(names): 0}
+    return replace(problem, groups=path, quotas=most)
+
+
+def _not_listed(answered: Artifact) -> IndexArray:
+    """Rows that the second look did not ask about."""
+    others = np.ones(answered.counts["candidates"], dtype=bool)
+    others[load_array(answered.path("shortlist"))] = False
+    return np.flatnonzero(others)
 
 
 def _crashing(embeddings: Artifact) -> list[int]:

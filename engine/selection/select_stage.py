@@ -56,7 +56,7 @@ def run(context: StageContext) -> StageResult:
     if _has_free_alternative(context):
         free = run_task(
             write_free_alternative,
-            problem,
+            prepared.whole,
             context.inputs["embed"],
             root / SELECTED,
             max_bytes,

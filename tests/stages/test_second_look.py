@@ -125,7 +125,12 @@ def test_a_killed_second_look_goes_on_and_gives_the_same_bytes(job, monkeypatch)
 
 def test_report_and_explanations_say_so(job):
     job = of_teacher(job, "delift_se")
-    found = artifacts(job)
+    plain = copy.deepcopy(job) | {"run_dir": job["run_dir"] + "-plain"}
+    plain["selection"] = {"budget": 20}
+    found, without = artifacts(job), artifacts(plain)
+    # what costs nothing is picked from all candidates, as without a second look
+    free = [one["select"].path("free_alternative").read_bytes() for one in (found, without)]
+    assert free[0] == free[1]
     page = (found["report"].directory / "report.html").read_text(encoding="utf-8")
     assert "Second look: the teacher was asked about the 40 best rows" in page
     table = pq.read_table(found["select"].path("explanations")).to_pylist()
