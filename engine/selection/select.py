@@ -138,6 +138,11 @@ def select(
 
     def attempt(prices: DoubleArray | None) -> Selection:
         function = make_objective(objective, columns, means, settings)
+        if zero_gain_tail == "cover_again" and not isinstance(function, Covering):
+            raise SettingsError(
+                f"zero_gain_tail cover_again is of objectives that cover rows, {objective} does "
+                "not: leave it out, or use by_mean_influence, random or stop"
+            )
         limits = Limits(int(budget), quota_per_group, cost_limit)
         search = _search(function, limits, initial, tie_rank, seed, prices)
         if isinstance(function, OwnRanking):
@@ -146,11 +151,6 @@ def select(
             picks = in_rounds(function, search, maximize)
         else:
             picks = maximize(function, search)
-        if zero_gain_tail == "cover_again" and not isinstance(function, Covering):
-            raise SettingsError(
-                f"zero_gain_tail cover_again is of objectives that cover rows, {objective} does "
-                "not: leave it out, or use by_mean_influence, random or stop"
-            )
         return _selection(picks, function, search, means, zero_gain_tail)
 
     by_gain = attempt(None)

@@ -52,7 +52,8 @@ def run(context: StageContext) -> StageResult:
     solved = rank(context, problem)
     predicted = context.inputs["predict"]
     if predicted.counts["targets"] > 1:
-        counts |= run_task(_spread, predicted, config.cover)
+        covers_targets = problem.kernel is not None and config.cover == "target"
+        counts |= run_task(_spread, predicted, covers_targets)
     if _has_free_alternative(context):
         free = run_task(
             write_free_alternative,
@@ -138,12 +139,12 @@ def _has_free_alternative(context: StageContext) -> bool:
     return context.config.target is not None and "run-score" not in context.inputs
 
 
-def _spread(predicted: Artifact, cover: str) -> dict[str, Any]:
+def _spread(predicted: Artifact, covers_targets: bool) -> dict[str, Any]:
     """Whether the predicted influence tells targets apart, which is said where it matters."""
     kind = predicted.counts["kernel"]
     paths = [predicted.directory / part.path for part in predicted.parts(kind)]
     found = spread(kind, paths, predicted.counts["targets"])
-    if cover == "target":
+    if covers_targets:
         say(f"  select: {found.sentence()}")
     return {"spread": {**asdict(found), "tells_targets_apart": found.tells_targets_apart}}
 
