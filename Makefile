@@ -65,9 +65,11 @@ bench: venv
 		--sizes 250 500 1000 2000 --json $(RESULTS)/fidelity-sizes.json
 	$(BIN)/python benchmarks/students.py truth --work $(WORK)/students
 	$(BIN)/python benchmarks/students.py table --work $(WORK)/students \
-		--datasets demo alpaca_like --json $(RESULTS)/students.json
+		--datasets demo --json $(RESULTS)/students.json
 	$(BIN)/python benchmarks/students.py table --work $(WORK)/students \
 		--datasets superni_like --json $(RESULTS)/students-superni_like.json
+	$(BIN)/python benchmarks/students.py table --work $(WORK)/students \
+		--datasets alpaca_like --json $(RESULTS)/students-alpaca_like.json
 	$(BIN)/python benchmarks/students.py growth --work $(WORK)/students \
 		--json $(RESULTS)/students-growth.json
 	$(BIN)/python benchmarks/students.py scale --json $(RESULTS)/students-scale.json
