@@ -71,7 +71,7 @@ def _why(
                 f"{told['round']} of {counts['rounds']}: {told['gain']:.4g}"
             )
         else:
-            again = f", in round {told['round']} of coverage" if counts["rounds"] > 1 else ""
+            again = f", in round {told['round']} of coverage" if counts.get("rounds", 1) > 1 else ""
             yield f"it added {told['gain']:.4g} to the objective when it was picked{again}"
         if told["num_covered"] is not None:
             covered = "rows" if counts["cover"] == "self" else "targets"
@@ -99,7 +99,9 @@ def _why(
 
 def _what(counts: dict[str, Any]) -> str:
     """What a row that was left out would still add to."""
-    return f"round {counts['rounds']} of coverage" if counts["rounds"] > 1 else "the objective"
+    return (
+        f"round {counts['rounds']} of coverage" if counts.get("rounds", 1) > 1 else "the objective"
+    )
 
 
 def _named(row: int, by_row: dict[int, dict[str, str]], ranks: dict[int, int | None]) -> str:

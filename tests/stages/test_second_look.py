@@ -16,6 +16,7 @@ from engine.planning import plan as planning
 from engine.planning.plan import make_plan
 from engine.run_directory import read_json
 from engine.selection.explain import explain
+from engine.selection.select import select
 from engine.stages.second_look import completed
 from engine.teachers import score
 from tests.in_process import replace_ray
@@ -60,6 +61,12 @@ def test_of_a_teacher_of_points_the_answers_select(job, teacher):
     assert (means[others] == predicted[others]).all()
     picks = pq.read_table(found["select"].path("ranking"))["row"].to_numpy()
     assert np.isin(picks, rows).all() and len(picks) == 20
+    if teacher == "delift_se":  # coverage, by the answers alone
+        labels = pq.read_table(found["score"].path("labels")).to_pandas()
+        training = labels["score"][labels["quadrant"] == 0]
+        low, high = training.min(), training.max()
+        kernel = np.maximum((matrix[rows] - low) / (high - low), 0).astype(np.float32)
+        assert set(picks) == set(rows[select(kernel.T, 20).ranking])
     if teacher == "selectit":  # top by mean
         assert set(picks) == set(rows[np.argsort(-means[rows], kind="stable")][:20])
     told = found["select"].counts["second_look"]
