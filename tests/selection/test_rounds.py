@@ -172,12 +172,12 @@ def test_round_robin_takes_no_negative_value_and_keeps_to_tokens() -> None:
 def test_partitions_hold_the_candidates_of_a_narrow_target(tmp_path, objective, max_bytes):
     """The best for all targets are neighbours, and many more than one partition's share."""
     rng = np.random.default_rng(0)
-    kernel = rng.random((2000, 10), dtype=np.float32) * 0.1
-    kernel[:300] += 0.8
+    kernel = rng.random((2000, 3), dtype=np.float32) * 0.1
+    kernel[:240] += 0.8
     save_array(tmp_path / "kernel.npy", kernel)
     save_array(tmp_path / "means.npy", kernel.mean(axis=1))
     save_array(tmp_path / ORDER, rng.permutation(2000))
-    files = KernelFiles("dense", (tmp_path / "kernel.npy",), 10, 2000, 2000, (0.0, 1.0), False)
+    files = KernelFiles("dense", (tmp_path / "kernel.npy",), 3, 2000, 2000, (0.0, 1.0), False)
     problem = Problem(
         objective, 300, tmp_path / "means.npy", files, {}, 0, None, "lazy", epsilon=0.01
     )
