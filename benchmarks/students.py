@@ -71,7 +71,7 @@ FEATURES: dict[str, tuple[FeatureName, ...]] = {
 # Candidates asked about for training and for the test, the first and the last by hash.
 ASKED = {"less": (150, 250), "selectit": (150, 150), "delift": (125, 50)}
 DELIFT_TARGETS, DELIFT_TEST_TARGETS = 20, 28
-MODEL = {"path": PACKAGED_LANGUAGE_MODEL, "dtype": "float32"}
+MODEL = {"path": PACKAGED_LANGUAGE_MODEL, "dtype": "bfloat16"}
 SETTINGS: dict[str, dict[str, Any]] = {
     "less": {
         "name": "less",
@@ -211,12 +211,12 @@ def _readings(candidates: list[Example], targets: list[Example]) -> dict[str, An
         asked = [row for row in rows if isinstance(row, TrainingRow)]
         assert len(asked) == len(rows), "a row without a response"
         started = time.process_time()
-        found[f"rds_{side}"] = model.read_rows(asked, 16, True, False).states
-        found[f"s_rds_{side}"] = np.array(time.process_time() - started)
-        whole = model.read_rows(asked, 16, False, True)
+        whole = model.read_rows(asked, 16, True)
+        found[f"s_lm_{side}"] = np.array(time.process_time() - started)
+        found[f"rds_{side}"] = whole.weighted_states
         alone = [TrainingRow(mark, row.response) for row in asked]
         found[f"mean_{side}"], found[f"loss_xy_{side}"] = whole.states, whole.losses
-        found[f"loss_y_{side}"] = model.read_rows(alone, 16, False, True).losses
+        found[f"loss_y_{side}"] = model.read_rows(alone, 16, True).losses
     return found
 
 

@@ -1,36 +1,19 @@
 """Does a selection find what a target set asks for? Six single-topic target sets and a mixed one.
 
-    python benchmarks/target_recovery.py --work DIR --json FILE    # two hours on two cores, resumes
-
-The pool is the 48,125 rows of ../shared/data/corpus.parquet with its overlay of rows known to be
-bad (a tenth of every category). One run of the pipeline per teacher learns influence on the targets
-of all sets together; each set is then selected for with its own columns of the influence. Beside
-NN-CIFT stand methods that need no teacher, on the same embeddings, and the full DELIFT (SE) one.
-
-right     share of the picks in a category of the target set (for six sets words alone do it)
-mix_error distance of the picks' category shares from the target set's, half the sum of all
-          |difference|: 0 is the same mix, 1 disjoint
-bad       share of the picks that are known to be bad; the pool has 0.099
-redundant mean cosine of a pick to the nearest other pick
-overlap   Jaccard overlap with the same objective under the full teacher, where that could be asked
-
-The teachers are the packaged models in float32 on a CPU: DELIFT asked about 2,000 pairs, LESS about
-577 rows and 18 targets (rank 16, one epoch of warm-up on 144 rows), DELIFT (SE) about 1.5 %: its
-encoder is the network's own here, so it saves nothing.
+DRAFT
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import shutil
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import scipy.sparse
 from numpy.typing import NDArray
@@ -38,321 +21,644 @@ from numpy.typing import NDArray
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.provenance import markdown_table, save
-from engine import select
-from engine.artifact_rows import TableParts, VectorParts
-from engine.cluster import connected
-from engine.config import Config, RayConfig, parse_config
-from engine.pipeline import run
+from engine import audit_predictions, select
+from engine.audit.predictions import Audit
+from engine.config import (
+    PACKAGED_ENCODER,
+    PACKAGED_LANGUAGE_MODEL,
+    FeatureName,
+    ModelConfig,
+    NetworkConfig,
+    StudentConfig,
+    TeacherConfig,
+)
+from engine.example import Example, content_key, order_hash
+from engine.features.feature import assembled, text_lengths
+from engine.kernels.product import unit_rows
+from engine.models.prompt_tokenizer import TrainingRow, tokenised_row
+from engine.network.training_set import TrainingSet
 from engine.progress import say
-from engine.run_directory import RunDirectory, read_json
+from engine.run_directory import atomic_path, read_json, write_json
+from engine.selection.select import Tail
+from engine.students.choice import choose, fit_student, targets_of
+from engine.students.student import ProductStudent
+from engine.students.vectors import PredictedVectors
 
 DATA = Path(__file__).resolve().parents[2] / "shared/data"
-MIXED = "mixed_math_code_sentiment_summ"
-SHARES = (0.02, 0.05)
-NEIGHBOURS = 64
-FLOOR, RELEVANT_SHARE = 0.5, 0.1  # of mutual information in form 1
-SEEDS = 3  # of random
-TEACHERS: dict[str, dict[str, Any]] = {
-    "delift": {
-        "teacher": {
-            "name": "delift",
-            "model": {"dtype": "float32"},
-            "max_example_tokens": 96,
-            "max_tokens": 1024,
-        },
-        "sample": {
-            "fraction": 0.0042,
-            "targets_per_candidate": 4,
-            "audit": {"candidates": 30, "targets": 12},
-        },
-    },
+CHUNK, MAX_TOKENS = 1024, 128
+ENCODER = {"path": PACKAGED_ENCODER, "dtype": "bfloat16"}
+MODEL = {"path": PACKAGED_LANGUAGE_MODEL, "dtype": "bfloat16"}
+
+TARGETS = "targets.npz"
+SETS = (
+    "gsm8k",
+    "code",
+    "sentiment",
+    "commonsense",
+    "summarization",
+    "general",
+    "mixed_math_code_sentiment_summ",
+)
+FEATURES: tuple[FeatureName, ...] = ("text", "prompt", "response", "agreement", "length")
+TEACHERS = ("rds", "delift_se")
+LESS = {
+    "name": "less",
+    "model": MODEL,
+    "max_tokens": MAX_TOKENS,
+    "batch_size": 8,
     "less": {
-        "teacher": {
-            "name": "less",
-            "model": {"dtype": "float32"},
-            "max_tokens": 512,
-            "batch_size": 4,
-            "less": {
-                "lora_rank": 16,
-                "lora_alpha": 64,
-                "learning_rate": 2.0e-4,
-                "warmup_epochs": 1,
-                "projection_dim": 2048,
-                "warmup_fraction": 0.003,
-            },
-        },
-        "sample": {"fraction": 0.012, "audit": {"candidates": 30, "targets": 12}},
-    },
-    "delift_se": {
-        "teacher": {"name": "delift_se"},
-        "sample": {"fraction": 0.015, "audit": {"candidates": 100, "targets": 30}},
+        "lora_rank": 16,
+        "lora_alpha": 64,
+        "learning_rate": 2e-4,
+        "warmup_epochs": 1,
+        "projection_dim": 2048,
     },
 }
+LESS_ASKED, LESS_AUDITED, LESS_WARMUP = 580, 100, 256
+ASKED = (0.004, 0.01, 0.05)  # shares of the candidates, those of the audit included
+AUDITED = 100
+SEEDS, BOOTSTRAP = 3, 1000
+SHARES = (0.02, 0.05)  # budgets
+OBJECTIVES = (
+    "top mean",
+    "facility location",
+    "cover again",
+    "round robin",
+    "mutual information 2",
+    "mutual information 1",
+)
+INFORMATION = "facility_location_mutual_information"
+_BY_ROWS: dict[str, tuple[str, Tail | None]] = {
+    "facility location": ("facility_location", "by_mean_influence"),
+    "cover again": ("facility_location", "cover_again"),
+    "round robin": ("round_robin", None),
+    "mutual information 2": (INFORMATION, "by_mean_influence"),
+}
+NEIGHBOURS = 64
+FLOOR, RELEVANT_SHARE = 0.5, 0.1  # of mutual information in form 1
+MEASURES = ("right", "mix_error", "bad")
+AS_GOOD = 0.03
 COLUMNS = (
     "target",
     "method",
+    "variant",
     "objective",
     "picks",
-    "right",
-    "mix_error",
-    "bad",
+    *MEASURES,
     "redundant",
     "overlap",
+    "asked",
+)
+VERDICT_COLUMNS = (
+    "target",
+    "teacher",
+    "asked",
+    "seed",
+    "student",
+    "within",
+    "means",
+    "trusted",
+    "trusted_by_pairs",
+    "as_good",
+    "coverage",
 )
 
 Array = NDArray[Any]
+Row = dict[str, Any]
 
 
 # --- the data -------------------------------------------------------------------------------------
 
 
-def write_files(work: Path) -> None:
-    """pool.parquet, bad rows in place, and targets.parquet, all sets with their name as `set`."""
+def pool_rows() -> list[Row]:
+    """The corpus in an order of hashes, a tenth of every category with a bad output."""
+    rows = pq.read_table(DATA / "corpus.parquet").to_pylist()
+    bad = {row["id"]: row for row in pq.read_table(DATA / "corpus_known_bad.parquet").to_pylist()}
+    for row in rows:
+        found = bad.get(row["id"])
+        row["known_bad"] = found["kind"] if found else ""
+        row["output"] = found["bad_output"] if found else row["output"]
+    return sorted(rows, key=lambda row: order_hash(0, "pool", row["id"]))
+
+
+def target_rows() -> list[Row]:
+    """All target sets, with their name as `set`."""
+    sets = sorted((DATA / "targets").glob("*.parquet"))
+    return [{**row, "set": path.stem} for path in sets for row in pq.read_table(path).to_pylist()]
+
+
+def _example(row: Row) -> Example:
+    texts = row["instruction"], row["input"] or "", row["output"]
+    return Example(row["id"], content_key(*texts), *texts)
+
+
+# --- what the models say --------------------------------------------------------------------------
+
+
+def write_answers(work: Path, backwards: bool) -> None:
+    """Embeddings and states of all rows, a file per CHUNK rows; files that are there are kept.
+
+    Chunks follow a hash of the rows, so that any number of them is a random part of the pool. A
+    second process may go backwards.
+    """
+    from engine.models.encoder import Encoder
+    from engine.models.language_model import LanguageModel
+
     work.mkdir(parents=True, exist_ok=True)
-    if not (work / "pool.parquet").exists():
-        pool = pq.read_table(DATA / "corpus.parquet").to_pandas()
-        bad = pq.read_table(DATA / "corpus_known_bad.parquet").to_pandas().set_index("id")
-        is_bad = pool["id"].isin(bad.index)
-        pool["known_bad"] = ""
-        pool.loc[is_bad, "known_bad"] = pool.loc[is_bad, "id"].map(bad["kind"])
-        pool.loc[is_bad, "output"] = pool.loc[is_bad, "id"].map(bad["bad_output"])
-        table = pa.Table.from_pandas(pool, preserve_index=False)
-        pq.write_table(table, work / "pool.parquet")
-    if not (work / "targets.parquet").exists():
-        tables = []
-        for path in sorted((DATA / "targets").glob("*.parquet")):
-            rows = pq.read_table(path).to_pandas()
-            rows["set"] = path.stem
-            rows["id"] = path.stem + "/" + rows["id"]
-            tables.append(pa.Table.from_pandas(rows, preserve_index=False))
-        pq.write_table(pa.concat_tables(tables), work / "targets.parquet")
+    pool, targets = pool_rows(), target_rows()
+    jobs = [("targets", targets)]
+    for start in range(0, len(pool), CHUNK):
+        jobs.append((f"rows-{start // CHUNK:03d}", pool[start : start + CHUNK]))
+    encoder = Encoder(ModelConfig(**ENCODER), MAX_TOKENS)
+    model = LanguageModel(ModelConfig(**MODEL))
+    for name, rows in reversed(jobs) if backwards else jobs:
+        path = work / f"{name}.npz"
+        if path.exists():
+            continue
+        examples = [_example(row) for row in rows]
+        read = [tokenised_row(model.tokenizer, MAX_TOKENS, row, True)[0] for row in examples]
+        asked = [row for row in read if isinstance(row, TrainingRow)]
+        assert len(asked) == len(read), "a row without a response"
+        states = model.read_rows(asked, 16, losses=False)
+        found: dict[str, Any] = {"rds": states.weighted_states, "delift_se": states.states}
+        for side, texts in (
+            ("text", [row.text for row in examples]),
+            ("prompt", [row.prompt for row in examples]),
+            ("response", [row.output for row in examples]),
+        ):
+            found[side] = encoder.encode(texts, 32).vectors
+        with atomic_path(path) as partial, partial.open("wb") as file:
+            np.savez(file, **found)
+        say(f"{name}: {len(rows)} rows")
 
 
-def settings(work: Path, teacher: str) -> Config:
-    """The pipeline's settings for one teacher, all target sets at once."""
-    return parse_config(
-        {
-            "run_dir": str(work / "runs" / teacher),
-            "corpus": {"path": str(work / "pool.parquet")},
-            "target": {"path": str(work / "targets.parquet")},
-            "embedding": {"max_tokens": 128, "batch_size": 16},
-            "influence": {"subtask_column": "set"},
-            **TEACHERS[teacher],
-        }
-    )
+def write_less(work: Path, sets: Sequence[str]) -> None:
+    """LESS' answers about LESS_ASKED random candidates and every target of a set; kept."""
+    from engine.teachers.teacher import load_teacher, teacher_class
+
+    settings, kind = TeacherConfig.model_validate(LESS), teacher_class("less")
+    candidates = [_example(row) for row in pool_rows()]
+    warmup, prepared = work / "less-adapters", candidates[-LESS_WARMUP:]
+    if not warmup.exists():
+        kind.prepare(settings, 0, prepared, warmup)
+    teacher, asked = load_teacher(settings, 0, warmup), candidates[:LESS_ASKED]
+    for name in sets:
+        path = work / f"less-{name}.npz"
+        if path.exists():
+            continue
+        targets = [_example(row) for row in target_rows() if row["set"] == name]
+        of_targets = teacher.features("target", targets).values
+        of_asked = teacher.features("candidate", asked).values
+        answers = [
+            teacher.score(row, vector, targets, of_targets).values
+            for row, vector in zip(asked, of_asked, strict=True)
+        ]
+        with atomic_path(path) as partial, partial.open("wb") as file:
+            np.savez(file, S=answers, asked=np.arange(len(asked)), num_audited=LESS_AUDITED)
+        say(f"less: {name}")
 
 
-def influence_of(work: Path, teachers: list[str]) -> dict[str, RunDirectory]:
-    """A run per teacher up to the prediction; the rows are embedded once."""
-    runs: dict[str, RunDirectory] = {}
-    for teacher in teachers:
-        config = settings(work, teacher)
-        for earlier in runs.values():
-            for folder in ("1-corpus", "2-embeddings"):
-                if not (Path(config.run_dir) / folder).exists():
-                    shutil.copytree(earlier.path / folder, Path(config.run_dir) / folder)
-        say(f"--- {teacher}")
-        runs[teacher] = run(config, until="predict", overwrite=True)
-    return runs
+# --- the pool -------------------------------------------------------------------------------------
 
 
 class Pool:
-    """Embeddings and columns of the rows, and the kernel of the candidates among themselves."""
+    """What was read of the rows so far, one target set at a time.
 
-    def __init__(self, work: Path, directory: RunDirectory) -> None:
-        embed, corpus = (directory.artifact(name) for name in ("2-embeddings", "1-corpus"))
-        assert embed is not None and corpus is not None, "the run is finished"
-        self.candidates = VectorParts(embed, "candidates").all()
-        self.targets = VectorParts(embed, "targets").all()
-        rows = _extras(TableParts(corpus, "candidates"))
-        self.category = np.array([row["category"] for row in rows])
+    Attributes:
+        features: what students read, (M, F) and (N, F).
+        text: embeddings of the whole text, (M, 384) and (N, 384); the free cosine.
+        vectors: the teachers', (M, 576) and (N, 576), not centred.
+        kinds: category and known badness of a candidate as one number, (M,).
+        wanted: shares of the categories in the target set.
+    """
+
+    def __init__(self, work: Path, name: str) -> None:
+        self.work, self.name = work, name
+        targets, candidates = target_rows(), pool_rows()
+        files = sorted(work.glob("rows-*.npz"))
+        places = [range(int(f.stem[5:]) * CHUNK, (int(f.stem[5:]) + 1) * CHUNK) for f in files]
+        rows = [candidates[i] for places_of in places for i in places_of if i < len(candidates)]
+        columns = [i for i, row in enumerate(targets) if row["set"] == name]
+        sides = (_joined(files), {k: v[columns] for k, v in _joined([work / TARGETS]).items()})
+        self.examples = ([_example(row) for row in rows], [_example(targets[i]) for i in columns])
+        self.features = tuple(
+            assembled(
+                FEATURES,
+                {
+                    **{of: side[of] for of in ("text", "prompt", "response")},
+                    "length": text_lengths(examples),
+                },
+            )
+            for side, examples in zip(sides, self.examples, strict=True)
+        )
+        self.text = tuple(side["text"] for side in sides)
+        self.vectors = {name: tuple(side[name] for side in sides) for name in TEACHERS}
+        of_targets = [targets[i]["category"] for i in columns]
+        names = sorted({row["category"] for row in rows} | set(of_targets))
+        category = np.array([names.index(row["category"]) for row in rows])
         self.bad = np.array([bool(row["known_bad"]) for row in rows])
-        of_targets = _extras(TableParts(corpus, "targets"))
-        self.target_category = np.array([row["category"] for row in of_targets])
-        self.target_set = np.array([row["set"] for row in of_targets])
-        self.texts = [_texts(TableParts(corpus, side)) for side in ("candidates", "targets")]
-        self.similar = _similar(self.candidates, work / "similar.npz")
+        self.kinds = 2 * category + self.bad
+        self.wanted = np.array([of_targets.count(one) for one in names]) / len(of_targets)
 
-    def measured(self, picks: Array, name: str) -> dict[str, float]:
-        """The columns of the table for some picks."""
-        wanted = self.target_category[self.target_set == name]
-        categories = np.union1d(np.unique(self.category), np.unique(wanted))
-        found = self.category[picks]
-        shares = [[(of == c).mean() for c in categories] for of in (found, wanted)]
-        cosines = self.candidates[picks] @ self.candidates[picks].T
-        np.fill_diagonal(cosines, -1)
-        return {
-            "right": float(np.isin(found, wanted).mean()),
-            "mix_error": float(np.abs(np.subtract(*shares)).sum() / 2),
-            "bad": float(self.bad[picks].mean()),
-            "redundant": float(cosines.max(axis=1).mean()),
-        }
+    @property
+    def size(self) -> int:
+        """M."""
+        return len(self.kinds)
 
+    def tally(self, picks: Array) -> Array:
+        """Number of picks of each kind, (K,)."""
+        return np.bincount(self.kinds[picks], minlength=2 * len(self.wanted))
 
-def _extras(rows: TableParts) -> list[dict[str, Any]]:
-    return [
-        json.loads(x) for table in rows.iter_parts(["extra"]) for x in table["extra"].to_pylist()
-    ]
-
-
-def _texts(rows: TableParts) -> list[str]:
-    columns = ("instruction", "input", "output")
-    tables = (table.to_pylist() for table in rows.iter_parts(columns))
-    return [" ".join(row[name] for name in columns) for table in tables for row in table]
-
-
-def _similar(embeddings: Array, path: Path) -> scipy.sparse.csr_array:
-    """Cosines to the nearest rows, cut at FLOOR, (M, M)."""
-    import faiss
-
-    if not path.exists():
-        cosines, ids = faiss.knn(
-            embeddings, embeddings, NEIGHBOURS, metric=faiss.METRIC_INNER_PRODUCT
+    def measures(self, tallies: Array) -> Array:
+        """right, mix_error and bad of tallies (..., K): (..., 3)."""
+        shares = tallies / tallies.sum(axis=-1, keepdims=True)
+        by_category = shares[..., ::2] + shares[..., 1::2]
+        return np.stack(
+            [
+                by_category[..., self.wanted > 0].sum(axis=-1),
+                np.abs(by_category - self.wanted).sum(axis=-1) / 2,
+                shares[..., 1::2].sum(axis=-1),
+            ],
+            axis=-1,
         )
-        np.savez(path, cosines=cosines, ids=ids)
-    found = np.load(path)
-    values = np.maximum((found["cosines"] - FLOOR) / (1 - FLOOR), 0)
-    starts = np.arange(0, values.size + 1, NEIGHBOURS)
-    size = len(embeddings)
-    return scipy.sparse.csr_array(
-        (values.ravel(), found["ids"].ravel(), starts), shape=(size, size)
+
+    def similar(self) -> scipy.sparse.csr_array:
+        """Cosines of candidates to their nearest candidates, cut at FLOOR, (M, M)."""
+        import faiss
+
+        path = self.work / f"similar-{self.size}.npz"
+        if not path.exists():
+            both = self.text[0], self.text[0]
+            cosines, ids = faiss.knn(*both, NEIGHBOURS, metric=faiss.METRIC_INNER_PRODUCT)
+            with atomic_path(path) as partial, partial.open("wb") as file:
+                np.savez(file, cosines=cosines, ids=ids)
+        found = np.load(path)
+        values = np.maximum((found["cosines"] - FLOOR) / (1 - FLOOR), 0)
+        starts = np.arange(0, values.size + 1, NEIGHBOURS)
+        return scipy.sparse.csr_array(
+            (values.ravel(), found["ids"].ravel(), starts), shape=(self.size, self.size)
+        )
+
+
+def _joined(files: list[Path]) -> dict[str, Array]:
+    loaded = [np.load(file) for file in files]
+    return {name: np.concatenate([one[name] for one in loaded]) for name in loaded[0].files}
+
+
+# --- teachers and their students ------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What a student made of one draw: influence (M, N) by the form of asked rows and of targets.
+
+    Attributes:
+        influence: by variant, `DEFAULT` among them.
+        asked: candidates that the teacher was asked about, those of the audit included.
+        bounds: lowest and highest of the labels that were learned from.
+        student: which one `auto` took.
+        audit: verdict and headline numbers.
+    """
+
+    influence: dict[str, Array]
+    asked: Array
+    bounds: tuple[float, float]
+    student: str
+    audit: dict[str, Any]
+
+
+DEFAULT = "predictions, exact targets"
+OTHERS = ("as fitted, exact targets", "answers replace, exact targets", "predictions, both sides")
+
+
+def full_teacher(pool: Pool, teacher: str, centred: bool = True) -> Array:
+    """The influence (M, N) of the teacher asked about everything."""
+    centre = pool.vectors[teacher][0].mean(axis=0) if centred and teacher == "rds" else 0
+    of_c, of_t = (unit_rows(vectors - centre) for vectors in pool.vectors[teacher])
+    return np.asarray(of_c @ of_t.T, np.float32)
+
+
+def asked_of_all(pool: Pool, teacher: str, share: float, seed: int) -> Learned:
+    """As the engine does it: `share` of the candidates asked, some of them kept for the audit."""
+    order = np.random.default_rng([seed, 1]).permutation(pool.size)
+    asked = order[: round(share * pool.size)]
+    num_audited = min(AUDITED, len(asked) // 3)
+    known_rows = asked[num_audited:]
+    vectors = pool.vectors[teacher]
+    centre = vectors[0][known_rows].mean(axis=0) if teacher == "rds" else 0
+    of_c, of_t = (np.asarray(unit_rows(some - centre), np.float32) for some in vectors)
+    vectors_too = of_c[known_rows], of_t
+    return learned(pool, asked, num_audited, of_c[asked] @ of_t.T, seed, vectors_too)
+
+
+def learned(
+    pool: Pool,
+    asked: Array,
+    num_audited: int,
+    answers: Array,
+    seed: int,
+    vectors: tuple[Array, Array] | None = None,
+) -> Learned:
+    """A student of the answers (A, N), those of the audit first."""
+    audited, known_rows = asked[:num_audited], asked[num_audited:]
+    known = TrainingSet(
+        pool.features[0][known_rows],
+        pool.features[1],
+        _block(*answers[num_audited:].shape),
+        answers[num_audited:].ravel(),
+        text_dim=pool.text[0].shape[1],
+        candidate_vectors=vectors and vectors[0],
+        target_vectors=vectors and vectors[1],
     )
+    settings, network = StudentConfig(), NetworkConfig.model_validate({})
+    choice = choose(known, settings, network, seed)
+    students = {
+        name: fit_student(name, "raw", known, settings, network, seed)
+        for name in dict.fromkeys((choice.student, "cosine", "linear"))
+    }
+    student = students[choice.student]
+    assert isinstance(student, ProductStudent), "of whole blocks no network is the best"
+    as_fitted = np.asarray(student.candidate_factors(pool.features[0]))
+    factors = as_fitted.copy()
+    if student.left_out_factors is not None:
+        factors[known_rows] = student.left_out_factors
+    exact = np.asarray(student.target_factors(targets_of(known, student)))
+    influence = {DEFAULT: factors @ exact.T, OTHERS[0]: as_fitted @ exact.T}
+    influence[OTHERS[1]] = influence[OTHERS[0]].copy()
+    influence[OTHERS[1]][asked] = answers
+    if isinstance(student, PredictedVectors):
+        both = np.asarray(unit_rows(student.predict(pool.features[1])))
+        influence[OTHERS[2]] = factors @ both.T
+    pairs = _block(*answers[:num_audited].shape)
+    named = {"student": student, **{k: v for k, v in students.items() if k != choice.student}}
+    audit = audit_predictions(
+        {
+            name: one.predict_pairs(pool.features[0][audited], targets_of(known, one), pairs)
+            for name, one in named.items()
+        },
+        answers[:num_audited].ravel(),
+        pairs,
+        quadrants=np.full(len(pairs), 3),
+        training_labels=known.labels,
+        judged_quadrant=3,
+        student=choice.student,
+        seed=seed,
+    )
+    bounds = float(known.labels.min()), float(known.labels.max())
+    return Learned(influence, asked, bounds, choice.student, _told(audit))
 
 
-# --- methods --------------------------------------------------------------------------------------
+def _told(audit: Audit) -> dict[str, Any]:
+    """The verdict, and `trusted_by_pairs`: what it was when pairs were judged (by point values)."""
+    found, scores = audit.to_dict(), audit.fidelity.quadrants[3].scores
+    own, cosine = scores["student"], scores.get("cosine")
+    return {
+        "within": found["spearman"],
+        "within_r2": found["r2"],
+        "means": found["means"],
+        "pairs": own.spearman,
+        "trusted": found["trusted"],
+        "trusted_by_pairs": bool(
+            cosine is not None
+            and (own.r2 or 0) > 0
+            and (own.spearman or 0) > (cosine.spearman or 0)
+            and (found["means"] or 0) > 0
+        ),
+        "first reason": found["reasons"][0],
+    }
 
 
-def without_teacher(pool: Pool, name: str, budget: int) -> Iterator[tuple[str, str, Array]]:
-    """(method, objective, ranking) of what needs no teacher."""
-    targets = pool.targets[pool.target_set == name]
-    count = len(pool.candidates)
-    for seed in range(SEEDS):
-        yield (
-            f"random, seed {seed}",
-            "random",
-            np.random.default_rng(seed).permutation(count)[:budget],
-        )
-    to_mean = pool.candidates @ targets.mean(axis=0)
-    yield "cosine to the mean", "top", np.argsort(-to_mean, kind="stable")[:budget]
-    yield "round robin", "nearest", _round_robin(pool.candidates @ targets.T, budget)
-    yield "TF-IDF", "top", np.argsort(-_tf_idf(pool, name), kind="stable")[:budget]
+def _block(num_rows: int, num_columns: int) -> Array:
+    return np.argwhere(np.ones((num_rows, num_columns), bool))
 
 
-def _round_robin(similarity: Array, budget: int) -> Array:
-    """Every target in turn takes the nearest row that is left (RDS+)."""
-    order = np.argsort(-similarity, axis=0, kind="stable")
-    taken, place, picks = np.zeros(len(order), dtype=bool), np.zeros(order.shape[1], dtype=int), []
-    while len(picks) < budget:
-        for target in range(order.shape[1]):
-            while taken[order[place[target], target]]:
-                place[target] += 1
-            row = order[place[target], target]
-            taken[row] = True
-            picks.append(row)
-    return np.array(picks[:budget])
+# --- selection ------------------------------------------------------------------------------------
 
 
-def _tf_idf(pool: Pool, name: str) -> Array:
+def ranked(pool: Pool, influence: Array, bounds: tuple[float, float], objective: str) -> Array:
+    """The picks of the largest budget, best first: budgets below are their heads."""
+    low, high = bounds
+    kernel = np.maximum((influence - low) / (high - low), 0).astype(np.float32)
+    means = influence.mean(axis=1, dtype=np.float64)
+    budget = round(SHARES[-1] * pool.size)
+    if objective == "top mean":
+        return select(means[None, :], budget, "top_mean", mean_influence=means).ranking
+    if objective == "mutual information 1":
+        relevance = kernel.max(axis=1)
+        low = np.quantile(relevance, 1 - RELEVANT_SHARE)
+        relevance = np.maximum((relevance - low) / (relevance.max() - low), 0)
+        settings = {"form": 1, "query": relevance, "mean_influence": means}
+        return select(pool.similar(), budget, INFORMATION, **settings).ranking
+    name, tail = _BY_ROWS[objective]
+    return select(kernel.T, budget, name, seed=0, zero_gain_tail=tail, mean_influence=means).ranking
+
+
+def without_teacher(pool: Pool) -> Iterator[tuple[str, str, list[Array]]]:
+    """(method, objective, rankings) of what needs no teacher."""
+    budget = round(SHARES[-1] * pool.size)
+    drawn = [np.random.default_rng(seed).permutation(pool.size)[:budget] for seed in range(SEEDS)]
+    yield "random", "random", drawn
+    cosines = pool.text[0] @ pool.text[1].T
+    for objective in OBJECTIVES:
+        bounds = float(cosines.min()), float(cosines.max())
+        yield "cosine", objective, [ranked(pool, cosines, bounds, objective)]
+    yield "TF-IDF", "top", [np.argsort(-_tf_idf(pool), kind="stable")[:budget]]
+
+
+def _tf_idf(pool: Pool) -> Array:
     """Mean of the five best cosines to the targets, by words: (M,)."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    rows, targets = pool.texts
+    rows, targets = ([f"{e.prompt} {e.output}" for e in side] for side in pool.examples)
     vectorizer = TfidfVectorizer(sublinear_tf=True, min_df=2)
     weights = vectorizer.fit_transform(rows)
-    asked = [text for text, of in zip(targets, pool.target_set, strict=True) if of == name]
-    similarity = (weights @ vectorizer.transform(asked).T).toarray()
-    return np.sort(similarity, axis=1)[:, -5:].mean(axis=1)
+    similarity = (weights @ vectorizer.transform(targets).T).toarray()
+    return np.asarray(np.sort(similarity, axis=1)[:, -5:].mean(axis=1))
 
 
-def by_objectives(
-    kernel: Array, means: Array, pool: Pool, budget: int
-) -> Iterator[tuple[str, Array]]:
-    """(objective, ranking) from the influence on one target set, (M, N) scaled."""
-    shared: dict[str, Any] = {"mean_influence": means}
-    yield "top mean", select(means[None, :], budget, "top_mean", **shared).ranking
-    yield "facility location", select(kernel.T, budget, **shared).ranking
-    information = "facility_location_mutual_information"
-    yield "mutual information 2", select(kernel.T, budget, information, **shared).ranking
-    relevance = kernel.max(axis=1)
-    low = np.quantile(relevance, 1 - RELEVANT_SHARE)
-    relevance = np.maximum((relevance - low) / (relevance.max() - low), 0)
-    ranking = select(pool.similar, budget, information, form=1, query=relevance, **shared).ranking
-    yield "mutual information 1", ranking
+# --- the table ------------------------------------------------------------------------------------
 
 
-def scaled_influence(directory: RunDirectory) -> tuple[Array, Array]:
-    """The predicted influence (M, N) as it is, and scaled by the range of the training labels."""
-    predict, score = directory.artifact("6-influence"), directory.artifact("4-teacher")
-    assert predict is not None and score is not None, "the run is finished"
-    parts = [np.load(predict.directory / part.path) for part in predict.parts("dense")]
-    influence = np.concatenate(parts)
-    labels = pq.read_table(score.path("labels")).to_pandas()
-    known = labels["score"][labels["quadrant"] == 0].dropna()
-    low, high = np.float32(known.min()), np.float32(known.max())
-    return influence, np.maximum((influence - low) / (high - low), 0)
+def rows_of_set(pool: Pool) -> Iterator[Row]:
+    """All rows of one target set."""
+    for method, objective, rankings in without_teacher(pool):
+        yield from _rows(pool, method, objective, rankings)
+    published = full_teacher(pool, "rds", centred=False)
+    bounds = float(published.min()), float(published.max())
+    found = [ranked(pool, published, bounds, "round robin")]
+    yield from _rows(pool, "RDS+, everything, as published", "round robin", found)
+    for teacher in TEACHERS:
+        whole = full_teacher(pool, teacher)
+        bounds = float(whole.min()), float(whole.max())
+        theirs = {name: ranked(pool, whole, bounds, name) for name in OBJECTIVES}
+        for objective, ranking in theirs.items():
+            yield from _rows(pool, f"{teacher}, everything", objective, [ranking])
+        for share in ASKED:
+            draws = [asked_of_all(pool, teacher, share, seed) for seed in range(SEEDS)]
+            for variant in (DEFAULT, *OTHERS) if share == ASKED[-1] else (DEFAULT,):
+                every = variant == DEFAULT and share == ASKED[-1]
+                for objective in OBJECTIVES if every else ("round robin", "cover again"):
+                    picked = [
+                        ranked(pool, draw.influence[variant], draw.bounds, objective)
+                        for draw in draws
+                        if variant in draw.influence
+                    ]
+                    method = f"{teacher}, {share:.1%} asked"
+                    rows = _rows(pool, method, objective, picked, theirs[objective], draws)
+                    yield from ({**row, "variant": variant} for row in rows)
+            for seed, draw in enumerate(draws):
+                yield from _verdicts(pool, teacher, share, seed, draw, whole, theirs["round robin"])
+    yield from _answers_of_less(pool)
 
 
-def rows_of(pool: Pool, runs: dict[str, RunDirectory]) -> Iterator[dict[str, Any]]:
-    """The rows of the table."""
-    budgets = [round(share * len(pool.candidates)) for share in SHARES]
-    cosines = np.clip(pool.candidates @ pool.targets.T, 0, 1)
-    kernels = {"full DELIFT (SE)": (cosines, cosines)}
-    kernels |= {f"NN-CIFT, {name}": scaled_influence(found) for name, found in runs.items()}
-    for name in np.unique(pool.target_set).tolist():
-        say(f"--- {name}")
-        columns = pool.target_set == name
-        full: dict[str, Array] = {}
-        ranked = list(without_teacher(pool, name, budgets[-1]))
-        for method, (influence, kernel) in kernels.items():
-            means = influence[:, columns].mean(axis=1, dtype=np.float64)
-            for objective, ranking in by_objectives(kernel[:, columns], means, pool, budgets[-1]):
-                ranked.append((method, objective, ranking))
-                if method.startswith("full"):
-                    full[objective] = ranking
-        for method, objective, ranking in ranked:
-            for budget in budgets:
-                picks = ranking[:budget]  # greedy rankings are prefixes of one another
-                row = {"target": name, "method": method, "objective": objective, "picks": budget}
-                row |= pool.measured(picks, name)
-                if method == "NN-CIFT, delift_se":
-                    theirs = full[objective][:budget]
-                    both = len(np.intersect1d(picks, theirs))
-                    row["overlap"] = both / (2 * budget - both)
-                yield row
+def _rows(
+    pool: Pool,
+    method: str,
+    objective: str,
+    rankings: list[Array],
+    theirs: Array | None = None,
+    draws: Sequence[Learned] = (),
+) -> Iterator[Row]:
+    """A row for each budget: means over the rankings, and how far they are from the teacher's.
+
+    Intervals are 95 % ones of a bootstrap over picks, within each ranking.
+    """
+    if not rankings:
+        return
+    for share in SHARES:
+        budget = round(share * pool.size)
+        heads = [ranking[:budget] for ranking in rankings]
+        own, own_draws = _resampled(pool, heads)
+        row: Row = {
+            "table": "recovery",
+            "target": pool.name,
+            "method": method,
+            "variant": None,
+            "objective": objective,
+            "picks": budget,
+            **dict(zip(MEASURES, own.tolist(), strict=True)),
+            "redundant": float(np.mean([_redundancy(pool.text[0][head]) for head in heads])),
+        }
+        if theirs is not None:
+            other, other_draws = _resampled(pool, [theirs[:budget]])
+            bounds = np.quantile(own_draws - other_draws, (0.025, 0.975), axis=0)
+            for place, name in enumerate(MEASURES):
+                row[f"{name}_gap"] = float((own - other)[place])
+                row[f"{name}_gap_interval"] = bounds[:, place].tolist()
+            both = [len(np.intersect1d(head, theirs[:budget])) for head in heads]
+            row["overlap"] = float(np.mean([n / (2 * budget - n) for n in both]))
+        if draws:
+            pairs = zip(heads, draws, strict=True)
+            row["asked"] = float(np.mean([np.isin(h, d.asked).sum() for h, d in pairs]))
+            row["asked_by_chance"] = budget * len(draws[0].asked) / pool.size
+        yield row
 
 
-def fidelity(runs: dict[str, RunDirectory]) -> list[dict[str, Any]]:
-    """What the audit of each run says."""
-    rows = []
-    for teacher, directory in runs.items():
-        artifact = directory.artifact("5-student")
-        assert artifact is not None, "the run is finished"
-        found = read_json(artifact.path("fidelity"))
-        counts = {name: artifact.counts[name] for name in ("training_labels", "spearman", "r2")}
-        trusted = {"trusted": found["trusted"], "first reason": found["reasons"][0]}
-        rows.append({"table": "audit", "teacher": teacher, **counts, **trusted})
-    return rows
+def _resampled(pool: Pool, heads: list[Array]) -> tuple[Array, Array]:
+    """Measures (3,), and (BOOTSTRAP, 3) of picks drawn anew; means over the heads."""
+    tallies = [pool.tally(head) for head in heads]
+    chooser = np.random.default_rng(len(heads))
+    drawn = [
+        chooser.multinomial(len(h), t / len(h), BOOTSTRAP)
+        for h, t in zip(heads, tallies, strict=True)
+    ]
+    return (
+        np.mean([pool.measures(one) for one in tallies], axis=0),
+        np.mean([pool.measures(one) for one in drawn], axis=0),
+    )
+
+
+def _redundancy(vectors: Array) -> float:
+    """Mean cosine of a pick to the nearest other pick."""
+    cosines = vectors @ vectors.T
+    np.fill_diagonal(cosines, -1)
+    return float(cosines.max(axis=1).mean())
+
+
+def _verdicts(
+    pool: Pool,
+    teacher: str,
+    share: float,
+    seed: int,
+    draw: Learned,
+    whole: Array,
+    theirs: Array,
+) -> Iterator[Row]:
+    """What the audit said of one draw, and what its subset was like."""
+    ranking = ranked(pool, draw.influence[DEFAULT], draw.bounds, "round robin")
+    budget = round(SHARES[0] * pool.size)
+    own, other = (pool.measures(pool.tally(some[:budget])) for some in (ranking, theirs))
+    worse = (own - other) * np.array([-1, 1, 1])
+    low, high = float(whole.min()), float(whole.max())
+    covered = [
+        ((whole[some[:budget]].max(axis=0) - low) / (high - low)).sum()
+        for some in (ranking, theirs)
+    ]
+    yield {
+        "table": "verdicts",
+        "target": pool.name,
+        "teacher": teacher,
+        "asked": len(draw.asked),
+        "seed": seed,
+        "student": draw.student,
+        **draw.audit,
+        **dict(zip((f"{name}_worse" for name in MEASURES), worse.tolist(), strict=True)),
+        "coverage": float(covered[0] / covered[1]),
+        "as_good": bool((worse <= AS_GOOD).all()),
+    }
+
+
+def _answers_of_less(pool: Pool) -> Iterator[Row]:
+    """LESS asked about a few candidates, if `less` has been run for this set."""
+    path = pool.work / f"less-{pool.name}.npz"
+    if not path.exists():
+        return
+    found = np.load(path)
+    draw = learned(pool, found["asked"], int(found["num_audited"]), found["S"], 0)
+    for variant in (DEFAULT, *OTHERS[:2]):
+        for objective in OBJECTIVES if variant == DEFAULT else ("round robin", "cover again"):
+            picked = [ranked(pool, draw.influence[variant], draw.bounds, objective)]
+            share = len(draw.asked) / pool.size
+            rows = _rows(pool, f"less, {share:.1%} asked", objective, picked, None, [draw])
+            yield from ({**row, "variant": variant} for row in rows)
+    told = {"target": pool.name, "teacher": "less", "asked": len(draw.asked), "seed": 0}
+    yield {"table": "verdicts", **told, "student": draw.student, **draw.audit}
+
+
+def table(work: Path, sets: Sequence[str], to: Path | None) -> None:
+    """The rows of every set, a file each; files that are there are kept."""
+    rows: list[Row] = []
+    for name in sets:
+        path = work / f"table-{name}.json"
+        if not path.exists():
+            started = time.perf_counter()
+            found = list(rows_of_set(Pool(work, name)))
+            write_json(path, {"rows": found})
+            say(f"{name}: {time.perf_counter() - started:.0f} s")
+        rows += read_json(path)["rows"]
+    for name, columns in (("recovery", COLUMNS), ("verdicts", VERDICT_COLUMNS)):
+        some = [row for row in rows if row["table"] == name]
+        print(markdown_table([{c: row.get(c) for c in columns} for row in some], columns), "\n")
+    if to:
+        said = {"shares": SHARES, "asked": ASKED, "as_good": AS_GOOD, "max_tokens": MAX_TOKENS}
+        save(to, "target_recovery", said, rows, threads=1)
 
 
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--work", type=Path, required=True, help="where the runs are kept")
-    parser.add_argument("--teachers", nargs="+", choices=TEACHERS, default=list(TEACHERS))
+    parser.add_argument("what", choices=("ask", "less", "table"))
+    parser.add_argument("--work", type=Path, required=True, help="where answers and rows are kept")
+    parser.add_argument("--backwards", action="store_true", help="ask: a second process does so")
+    parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    work = arguments.work.absolute()
-    write_files(work)
-    with connected(RayConfig()):
-        runs = influence_of(work, arguments.teachers)
-    audits = fidelity(runs)
-    rows = list(rows_of(Pool(work, next(iter(runs.values()))), runs))
-    columns = ("teacher", "training_labels", "spearman", "r2", "trusted", "first reason")
-    print(markdown_table(audits, columns), markdown_table(rows, COLUMNS), sep="\n\n")
-    if arguments.json:
-        said = {"shares": SHARES, "floor": FLOOR, "relevant_share": RELEVANT_SHARE}
-        said |= {"teachers": {name: TEACHERS[name] for name in arguments.teachers}}
-        save(arguments.json, "target_recovery", said, [*audits, *rows], threads=1)
+    if arguments.what == "ask":
+        write_answers(arguments.work, arguments.backwards)
+    elif arguments.what == "less":
+        write_less(arguments.work, arguments.sets)
+    else:
+        table(arguments.work, arguments.sets, arguments.json)
 
 
 if __name__ == "__main__":

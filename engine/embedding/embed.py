@@ -111,8 +111,8 @@ class ReadingWorker(PartitionWorker):
         head = [] if tokenizer.bos is None else [tokenizer.bos]
         mark = [*head, *tokenizer.tokenize("\n" + ANSWER_MARK.rstrip())]
         alone = [TrainingRow(mark, row.response) for row in asked.values()]
-        whole = self._model.read_rows(list(asked.values()), self._batch_size, False, True)
-        short = self._model.read_rows(alone, self._batch_size, False, True)
+        whole = self._model.read_rows(list(asked.values()), self._batch_size, True)
+        short = self._model.read_rows(alone, self._batch_size, True)
         places = list(asked)
         found[places, :-2] = whole.states
         found[places, -2], found[places, -1] = whole.losses, short.losses

@@ -93,12 +93,15 @@ class RowReadings:
 
     Attributes:
         states: (n, H) float32, the last hidden states of a row, averaged over its tokens.
+        weighted_states: the same with token i of n weighed by i / (1 + ... + n), as RDS+ has it
+            (arXiv 2503.01807).
         losses: (n,) float32, mean cross-entropy of the response given the prompt, in nats; NaN
             where it was not asked for.
         num_tokens: tokens that went through the model, padding not counted.
     """
 
     states: NDArray[np.float32]
+    weighted_states: NDArray[np.float32]
     losses: NDArray[np.float32]
     num_tokens: int
 
@@ -217,16 +220,15 @@ class LanguageModel:
 
     @torch.inference_mode()
     def read_rows(
-        self, rows: Sequence[TrainingRow], batch_size: int, weighted: bool, losses: bool
+        self, rows: Sequence[TrainingRow], batch_size: int, losses: bool
     ) -> RowReadings:
         """Pooled states of rows, and with `losses` how well their responses are predicted.
 
         One pass over prompt and response of each row, its last token included; batched as
-        `next_token_probabilities` does. `weighted` weighs token i of n by i / (1 + ... + n), as
-        RDS+ has it (arXiv 2503.01807), else all alike. Pooling and losses are in float32.
+        `next_token_probabilities` does. Pooling and losses are in float32.
         """
         questions = [Suffix([*row.prompt, *row.response], [self.eos]) for row in rows]
-        states = np.empty((len(rows), self.state_size), np.float32)
+        states, weighted = np.empty((2, len(rows), self.state_size), np.float32)
         found = np.full(len(rows), np.nan, np.float32)
         for batch in batches([0] * len(rows), questions, batch_size):
             hidden = self._hidden_states([], 0, [questions[i] for i in batch])
@@ -234,14 +236,15 @@ class LanguageModel:
                 row, size = rows[i], len(questions[i].query)
                 own = hidden[position, :size].float()
                 steps = torch.arange(1, size + 1, device=own.device, dtype=torch.float32)
-                weights = steps if weighted else torch.ones_like(steps)
-                states[i] = (weights / weights.sum() @ own).cpu().numpy()
+                for pooled, weights in ((states, torch.ones_like(steps)), (weighted, steps)):
+                    pooled[i] = (weights / weights.sum() @ own).cpu().numpy()
                 if losses:
                     scored = hidden[position, len(row.prompt) - 1 : size - 1]
                     wanted = torch.tensor(list(row.response), device=own.device)
                     logs = self._probabilities(scored, wanted).clamp_min(1e-30).log()
                     found[i] = -float(logs.mean())
-        return RowReadings(states, found, sum(len(question.query) for question in questions))
+        num_tokens = sum(len(question.query) for question in questions)
+        return RowReadings(states, weighted, found, num_tokens)
 
     def load_adapter(self, path: Path | None) -> None:
         """Put trained LoRA adapters into the model, in place of those of an earlier call.

@@ -58,7 +58,7 @@ class ReadingModel(Protocol):
         """H."""
 
     def read_rows(
-        self, rows: Sequence[TrainingRow], batch_size: int, weighted: bool, losses: bool
+        self, rows: Sequence[TrainingRow], batch_size: int, losses: bool
     ) -> RowReadings:
         """Pooled states of rows."""
 
@@ -119,8 +119,8 @@ class RdsTeacher(Teacher):
                 asked[i] = row
                 num_truncated += truncated
         values = np.full((len(examples), self._model.state_size), np.nan, np.float32)
-        read = self._model.read_rows(list(asked.values()), self._batch_size, True, False)
-        for i, state in zip(asked, read.states.astype(np.float64), strict=True):
+        read = self._model.read_rows(list(asked.values()), self._batch_size, False)
+        for i, state in zip(asked, read.weighted_states.astype(np.float64), strict=True):
             norm = np.sqrt(state @ state)
             if np.isfinite(norm) and norm > 0:
                 values[i] = state / norm
