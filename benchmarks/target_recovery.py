@@ -75,10 +75,11 @@ LESS = {
     },
 }
 LESS_ASKED, LESS_AUDITED, LESS_WARMUP = 580, 100, 256
-ASKED = (0.004, 0.01, 0.05)  # shares of the candidates, those of the audit included
+ASKED = (0.004, 0.01, 0.02)  # shares of the candidates, those of the audit included
 AUDITED = 100
 SEEDS, BOOTSTRAP = 3, 1000
 SHARES = (0.02, 0.05)  # budgets
+LOOK = 2.0  # second look: budgets of the shortlist
 OBJECTIVES = (
     "top mean",
     "facility location",
@@ -107,6 +108,7 @@ COLUMNS = (
     *MEASURES,
     "redundant",
     "overlap",
+    "worth",
     "asked",
 )
 VERDICT_COLUMNS = (
@@ -120,7 +122,7 @@ VERDICT_COLUMNS = (
     "trusted",
     "trusted_by_pairs",
     "as_good",
-    "coverage",
+    "worth",
 )
 
 Array = NDArray[Any]
@@ -435,12 +437,18 @@ def _block(num_rows: int, num_columns: int) -> Array:
 # --- selection ------------------------------------------------------------------------------------
 
 
-def ranked(pool: Pool, influence: Array, bounds: tuple[float, float], objective: str) -> Array:
-    """The picks of the largest budget, best first: budgets below are their heads."""
+def ranked(
+    pool: Pool,
+    influence: Array,
+    bounds: tuple[float, float],
+    objective: str,
+    budget: int | None = None,
+) -> Array:
+    """Picks, best first; by default of the largest budget, whose heads are the smaller ones'."""
     low, high = bounds
     kernel = np.maximum((influence - low) / (high - low), 0).astype(np.float32)
     means = influence.mean(axis=1, dtype=np.float64)
-    budget = round(SHARES[-1] * pool.size)
+    budget = budget or round(SHARES[-1] * pool.size)
     if objective == "top mean":
         return select(means[None, :], budget, "top_mean", mean_influence=means).ranking
     if objective == "mutual information 1":
@@ -490,25 +498,68 @@ def rows_of_set(pool: Pool) -> Iterator[Row]:
     for teacher in TEACHERS:
         whole = full_teacher(pool, teacher)
         bounds = float(whole.min()), float(whole.max())
-        theirs = {name: ranked(pool, whole, bounds, name) for name in OBJECTIVES}
-        for objective, ranking in theirs.items():
-            yield from _rows(pool, f"{teacher}, everything", objective, [ranking])
+        for objective in OBJECTIVES:
+            found = [ranked(pool, whole, bounds, objective)]
+            yield from _rows(pool, f"{teacher}, everything", objective, found)
         for share in ASKED:
-            draws = [asked_of_all(pool, teacher, share, seed) for seed in range(SEEDS)]
-            for variant in (DEFAULT, *OTHERS) if share == ASKED[-1] else (DEFAULT,):
-                every = variant == DEFAULT and share == ASKED[-1]
-                for objective in OBJECTIVES if every else ("round robin", "cover again"):
-                    picked = [
-                        ranked(pool, draw.influence[variant], draw.bounds, objective)
-                        for draw in draws
-                        if variant in draw.influence
-                    ]
-                    method = f"{teacher}, {share:.1%} asked"
-                    rows = _rows(pool, method, objective, picked, theirs[objective], draws)
-                    yield from ({**row, "variant": variant} for row in rows)
-            for seed, draw in enumerate(draws):
-                yield from _verdicts(pool, teacher, share, seed, draw, whole, theirs["round robin"])
+            yield from _rows_of_students(pool, teacher, share, whole)
     yield from _answers_of_less(pool)
+
+
+def _rows_of_students(pool: Pool, teacher: str, share: float, whole: Array) -> Iterator[Row]:
+    """What students of one teacher pick; all forms and objectives where most was asked."""
+    draws = [asked_of_all(pool, teacher, share, seed) for seed in range(SEEDS)]
+    most, method = share == ASKED[-1], f"{teacher}, {share:.1%} asked"
+    limits = float(whole.min()), float(whole.max())
+    for variant in (DEFAULT, *OTHERS) if most else (DEFAULT,):
+        objectives = OBJECTIVES if variant == DEFAULT and most else ("round robin", "cover again")
+        for objective in objectives:
+            used = [draw for draw in draws if variant in draw.influence]
+            picked = [
+                ranked(pool, draw.influence[variant], draw.bounds, objective) for draw in used
+            ]
+            truth = Truth(whole, ranked(pool, whole, limits, objective))
+            rows = list(_rows(pool, method, objective, picked, truth, used))
+            yield from ({**row, "variant": variant} for row in rows)
+            if variant == DEFAULT and objective == "round robin":
+                for seed, draw in enumerate(draws):
+                    yield _verdict(pool, teacher, seed, draw, picked[seed], truth)
+            if variant == DEFAULT and objective in ("round robin", "cover again") and most:
+                looked = [
+                    second_look(pool, ranking, whole, draw.bounds, objective)
+                    for ranking, draw in zip(picked, draws, strict=True)
+                ]
+                row = next(_rows(pool, method, objective, looked, truth))
+                yield {**row, "variant": f"second look at {LOOK:g}"}
+
+
+def second_look(
+    pool: Pool, ranking: Array, whole: Array, bounds: tuple[float, float], objective: str
+) -> Array:
+    """The smallest budget out of LOOK times as many, by the teacher's answers alone."""
+    budget = round(SHARES[0] * pool.size)
+    shortlist = np.sort(ranking[: round(LOOK * budget)])
+    return shortlist[ranked(pool, whole[shortlist], bounds, objective, budget)]
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The teacher asked about everything: its influence (M, N), and what it picks."""
+
+    influence: Array
+    ranking: Array
+
+    def worth(self, picks: Array) -> float:
+        """How well the picks cover the targets to the teacher; 1 is what its own picks do."""
+        low = self.influence.min()
+        both = (picks, self.ranking[: len(picks)])
+        own, theirs = ((self.influence[some].max(axis=0) - low).sum() for some in both)
+        return float(own / theirs)
+
+    def overlap(self, picks: Array) -> float:
+        """Jaccard overlap with the teacher's own picks."""
+        both = len(np.intersect1d(picks, self.ranking[: len(picks)]))
+        return both / (2 * len(picks) - both)
 
 
 def _rows(
@@ -516,7 +567,7 @@ def _rows(
     method: str,
     objective: str,
     rankings: list[Array],
-    theirs: Array | None = None,
+    truth: Truth | None = None,
     draws: Sequence[Learned] = (),
 ) -> Iterator[Row]:
     """A row for each budget: means over the rankings, and how far they are from the teacher's.
@@ -539,14 +590,14 @@ def _rows(
             **dict(zip(MEASURES, own.tolist(), strict=True)),
             "redundant": float(np.mean([_redundancy(pool.text[0][head]) for head in heads])),
         }
-        if theirs is not None:
-            other, other_draws = _resampled(pool, [theirs[:budget]])
+        if truth is not None:
+            other, other_draws = _resampled(pool, [truth.ranking[: len(heads[0])]])
             bounds = np.quantile(own_draws - other_draws, (0.025, 0.975), axis=0)
             for place, name in enumerate(MEASURES):
                 row[f"{name}_gap"] = float((own - other)[place])
                 row[f"{name}_gap_interval"] = bounds[:, place].tolist()
-            both = [len(np.intersect1d(head, theirs[:budget])) for head in heads]
-            row["overlap"] = float(np.mean([n / (2 * budget - n) for n in both]))
+            row["overlap"] = float(np.mean([truth.overlap(head) for head in heads]))
+            row["worth"] = float(np.mean([truth.worth(head) for head in heads]))
         if draws:
             pairs = zip(heads, draws, strict=True)
             row["asked"] = float(np.mean([np.isin(h, d.asked).sum() for h, d in pairs]))
@@ -575,26 +626,14 @@ def _redundancy(vectors: Array) -> float:
     return float(cosines.max(axis=1).mean())
 
 
-def _verdicts(
-    pool: Pool,
-    teacher: str,
-    share: float,
-    seed: int,
-    draw: Learned,
-    whole: Array,
-    theirs: Array,
-) -> Iterator[Row]:
+def _verdict(
+    pool: Pool, teacher: str, seed: int, draw: Learned, ranking: Array, truth: Truth
+) -> Row:
     """What the audit said of one draw, and what its subset was like."""
-    ranking = ranked(pool, draw.influence[DEFAULT], draw.bounds, "round robin")
     budget = round(SHARES[0] * pool.size)
-    own, other = (pool.measures(pool.tally(some[:budget])) for some in (ranking, theirs))
+    own, other = (pool.measures(pool.tally(r[:budget])) for r in (ranking, truth.ranking))
     worse = (own - other) * np.array([-1, 1, 1])
-    low, high = float(whole.min()), float(whole.max())
-    covered = [
-        ((whole[some[:budget]].max(axis=0) - low) / (high - low)).sum()
-        for some in (ranking, theirs)
-    ]
-    yield {
+    return {
         "table": "verdicts",
         "target": pool.name,
         "teacher": teacher,
@@ -603,7 +642,7 @@ def _verdicts(
         "student": draw.student,
         **draw.audit,
         **dict(zip((f"{name}_worse" for name in MEASURES), worse.tolist(), strict=True)),
-        "coverage": float(covered[0] / covered[1]),
+        "worth": truth.worth(ranking[:budget]),
         "as_good": bool((worse <= AS_GOOD).all()),
     }
 

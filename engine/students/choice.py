@@ -23,8 +23,8 @@ from threadpoolctl import threadpool_limits
 
 from engine.config import NetworkConfig, StudentConfig
 from engine.errors import InputError, SettingsError
-from engine.kernels.arrays import DoubleArray, FloatArray, IndexArray
-from engine.kernels.ranks import rank_correlation
+from engine.kernels.arrays import FloatArray, IndexArray
+from engine.kernels.ranks import centred, rank_correlation
 from engine.network.training_set import TrainingSet
 from engine.students.network import TrainedStudent
 from engine.students.student import Student, student_class, students_for
@@ -201,25 +201,19 @@ def order_within_targets(
 
     Of a candidate with only some targets the mean is that of what it has above its targets' means.
     """
-    if len(np.unique(pairs[:, 1])) == 1:
+    c, t = pairs.T
+    if (t == t[:1]).all():
         within = _or_zero(rank_correlation(predicted.astype(np.float64), labels.astype(np.float64)))
         return within, within
-    sides = [_centred(values, pairs[:, 1]) for values in (predicted, labels)]
-    _, ids = np.unique(pairs[:, 0], return_inverse=True)
-    counts = np.bincount(ids)
-    means = [np.bincount(ids, values) / counts for values in sides]
+    sides = [centred(values.astype(np.float64), t) for values in (predicted, labels)]
+    counts = np.bincount(c)
+    there = counts > 0
+    means = [np.bincount(c, values)[there] / counts[there] for values in sides]
     return _or_zero(rank_correlation(*sides)), _or_zero(rank_correlation(*means))
 
 
 def _or_zero(value: float) -> float:
     return float(value) if np.isfinite(value) else 0.0
-
-
-def _centred(values: NDArray[np.floating[Any]], targets: IndexArray) -> DoubleArray:
-    _, ids = np.unique(targets, return_inverse=True)
-    wide = values.astype(np.float64)
-    centred: DoubleArray = wide - (np.bincount(ids, wide) / np.bincount(ids))[ids]
-    return centred
 
 
 def _refuse(kind: type[Student], data: TrainingSet) -> None:
