@@ -75,7 +75,7 @@ LESS = {
     },
 }
 LESS_ASKED, LESS_AUDITED, LESS_WARMUP = 580, 100, 256
-ASKED = (0.004, 0.01, 0.02)  # shares of the candidates, those of the audit included
+ASKED = (0.004, 0.02)  # shares of the candidates, those of the audit included
 AUDITED = 100
 SEEDS, BOOTSTRAP = 3, 1000
 SHARES = (0.02, 0.05)  # budgets
