@@ -50,9 +50,9 @@ from engine.config import (
 from engine.example import Example, content_key, order_hash
 from engine.features.feature import assembled, text_lengths
 from engine.kernels.product import unit_rows
-from engine.kernels.ranks import rank_correlation
+from engine.kernels.ranks import order_within_targets, rank_correlation
 from engine.network.training_set import TrainingSet
-from engine.students.choice import choose, fit_student, order_within_targets, targets_of
+from engine.students.choice import choose, fit_student, targets_of
 from engine.students.student import Student, student_class
 
 ROOT = Path(__file__).resolve().parents[1]

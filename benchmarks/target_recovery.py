@@ -6,6 +6,7 @@ DRAFT
 from __future__ import annotations
 
 import argparse
+import copy
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -42,7 +43,7 @@ from engine.run_directory import atomic_path, read_json, write_json
 from engine.selection.select import Tail
 from engine.students.choice import choose, fit_student, targets_of
 from engine.students.student import ProductStudent
-from engine.students.vectors import PredictedVectors
+from engine.students.vectors import PredictedVectors, VectorStudent
 
 DATA = Path(__file__).resolve().parents[2] / "shared/data"
 CHUNK, MAX_TOKENS = 1024, 128
@@ -119,6 +120,7 @@ VERDICT_COLUMNS = (
     "student",
     "within",
     "means",
+    "stretch",
     "trusted",
     "trusted_by_pairs",
     "as_good",
@@ -330,7 +332,9 @@ class Learned:
 
 
 DEFAULT = "predictions, exact targets"
-OTHERS = ("as fitted, exact targets", "answers replace, exact targets", "predictions, both sides")
+AS_FITTED, REPLACED = "as fitted, exact targets", "answers replace, exact targets"
+BOTH_SIDES, EXPECTED = "predictions, both sides", "not stretched, exact targets"
+OTHERS = (AS_FITTED, REPLACED, BOTH_SIDES, EXPECTED)
 
 
 def full_teacher(pool: Pool, teacher: str, centred: bool = True) -> Array:
@@ -385,12 +389,18 @@ def learned(
     if student.left_out_factors is not None:
         factors[known_rows] = student.left_out_factors
     exact = np.asarray(student.target_factors(targets_of(known, student)))
-    influence = {DEFAULT: factors @ exact.T, OTHERS[0]: as_fitted @ exact.T}
-    influence[OTHERS[1]] = influence[OTHERS[0]].copy()
-    influence[OTHERS[1]][asked] = answers
+    influence = {DEFAULT: factors @ exact.T, AS_FITTED: as_fitted @ exact.T}
+    influence[REPLACED] = influence[AS_FITTED].copy()
+    influence[REPLACED][asked] = answers
     if isinstance(student, PredictedVectors):
         both = np.asarray(unit_rows(student.predict(pool.features[1])))
-        influence[OTHERS[2]] = factors @ both.T
+        influence[BOTH_SIDES] = factors @ both.T
+    if isinstance(student, VectorStudent):
+        plain = copy.copy(student)
+        plain.stretch = 0.0
+        expected = plain.predict(pool.features[0])
+        expected[known_rows] = plain.left_out_factors
+        influence[EXPECTED] = expected @ exact.T
     pairs = _block(*answers[:num_audited].shape)
     named = {"student": student, **{k: v for k, v in students.items() if k != choice.student}}
     audit = audit_predictions(
@@ -407,7 +417,8 @@ def learned(
         seed=seed,
     )
     bounds = float(known.labels.min()), float(known.labels.max())
-    return Learned(influence, asked, bounds, choice.student, _told(audit))
+    told = {**_told(audit), "stretch": getattr(student, "stretch", None)}
+    return Learned(influence, asked, bounds, choice.student, told)
 
 
 def _told(audit: Audit) -> dict[str, Any]:
@@ -654,7 +665,7 @@ def _answers_of_less(pool: Pool) -> Iterator[Row]:
         return
     found = np.load(path)
     draw = learned(pool, found["asked"], int(found["num_audited"]), found["S"], 0)
-    for variant in (DEFAULT, *OTHERS[:2]):
+    for variant in (DEFAULT, AS_FITTED, REPLACED):
         for objective in OBJECTIVES if variant == DEFAULT else ("round robin", "cover again"):
             picked = [ranked(pool, draw.influence[variant], draw.bounds, objective)]
             share = len(draw.asked) / pool.size

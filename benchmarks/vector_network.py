@@ -38,8 +38,9 @@ from engine.config import (
     StudentConfig,
 )
 from engine.kernels.product import unit_rows
+from engine.kernels.ranks import order_within_targets
 from engine.network.training_set import TrainingSet
-from engine.students.choice import fit_student, order_within_targets, targets_of
+from engine.students.choice import fit_student, targets_of
 
 CORPUS = Path(__file__).resolve().parents[2] / "shared/data/corpus.parquet"
 ROWS, TARGETS, JUDGED = 8000, 300, 800

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from engine.kernels.arrays import DoubleArray as Array
-from engine.kernels.arrays import IndexArray
+from engine.kernels.arrays import FloatArray, IndexArray
 
 __all__ = [
     "Interval",
@@ -14,6 +14,7 @@ __all__ = [
     "correlation",
     "middle_of",
     "or_none",
+    "order_within_targets",
     "rank_correlation",
     "stream",
 ]
@@ -81,3 +82,25 @@ def or_none(value: float) -> float | None:
 def stream(seed: int, key: int) -> np.random.SeedSequence:
     """Random numbers of one part of the audit; no two keys share any."""
     return np.random.SeedSequence([seed % 2**64, key])
+
+
+def order_within_targets(
+    predicted: FloatArray, labels: FloatArray, pairs: IndexArray
+) -> tuple[float, float]:
+    """Spearman within targets, and of the candidates' means; 0 where one side is constant.
+
+    Of a candidate with only some targets the mean is that of what it has above its targets' means.
+    """
+    c, t = pairs.T
+    if (t == t[:1]).all():
+        within = _or_zero(rank_correlation(predicted.astype(np.float64), labels.astype(np.float64)))
+        return within, within
+    sides = [centred(values.astype(np.float64), t) for values in (predicted, labels)]
+    counts = np.bincount(c)
+    there = counts > 0
+    means = [np.bincount(c, values)[there] / counts[there] for values in sides]
+    return _or_zero(rank_correlation(*sides)), _or_zero(rank_correlation(*means))
+
+
+def _or_zero(value: float) -> float:
+    return float(value) if np.isfinite(value) else 0.0

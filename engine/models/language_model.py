@@ -219,9 +219,7 @@ class LanguageModel:
         return NextTokenProbabilities(values, sum(len(prompt) for prompt in prompts))
 
     @torch.inference_mode()
-    def read_rows(
-        self, rows: Sequence[TrainingRow], batch_size: int, losses: bool
-    ) -> RowReadings:
+    def read_rows(self, rows: Sequence[TrainingRow], batch_size: int, losses: bool) -> RowReadings:
         """Pooled states of rows, and with `losses` how well their responses are predicted.
 
         One pass over prompt and response of each row, its last token included; batched as

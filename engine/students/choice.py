@@ -24,12 +24,12 @@ from threadpoolctl import threadpool_limits
 from engine.config import NetworkConfig, StudentConfig
 from engine.errors import InputError, SettingsError
 from engine.kernels.arrays import FloatArray, IndexArray
-from engine.kernels.ranks import centred, rank_correlation
+from engine.kernels.ranks import order_within_targets
 from engine.network.training_set import TrainingSet
 from engine.students.network import TrainedStudent
 from engine.students.student import Student, student_class, students_for
 
-__all__ = ["Choice", "Contender", "choose", "fit_student", "order_within_targets", "prepared"]
+__all__ = ["Choice", "Contender", "choose", "fit_student", "prepared"]
 
 # In the order of preference, by benchmarks/results/students.md.
 ALL = ("vectors", "vector_network", "kernel", "network", "linear", "cosine")
@@ -194,28 +194,6 @@ def prepared(data: TrainingSet, labels: str) -> TrainingSet:
     return replace(data, labels=clipped.astype(np.float32))
 
 
-def order_within_targets(
-    predicted: FloatArray, labels: FloatArray, pairs: IndexArray
-) -> tuple[float, float]:
-    """Spearman within targets, and of the candidates' means; 0 where one side is constant.
-
-    Of a candidate with only some targets the mean is that of what it has above its targets' means.
-    """
-    c, t = pairs.T
-    if (t == t[:1]).all():
-        within = _or_zero(rank_correlation(predicted.astype(np.float64), labels.astype(np.float64)))
-        return within, within
-    sides = [centred(values.astype(np.float64), t) for values in (predicted, labels)]
-    counts = np.bincount(c)
-    there = counts > 0
-    means = [np.bincount(c, values)[there] / counts[there] for values in sides]
-    return _or_zero(rank_correlation(*sides)), _or_zero(rank_correlation(*means))
-
-
-def _or_zero(value: float) -> float:
-    return float(value) if np.isfinite(value) else 0.0
-
-
 def _refuse(kind: type[Student], data: TrainingSet) -> None:
     if kind.learns_from(data):
         return
@@ -229,14 +207,17 @@ def _refuse(kind: type[Student], data: TrainingSet) -> None:
 
 def _default_contenders(data: TrainingSet) -> Sequence[str]:
     """All; the network only where single pairs are what there is to learn, that of vectors only
-    where there are thousands of them.
+    where there are thousands of them, the kernel only where there are none.
 
     Of whole blocks and of rows the first was never the best (docs/studies.md), of few vectors the
-    second, and they cost most of the fit.
+    second, and they cost most of the fit. What learns scores where there are vectors is behind, or,
+    with hundreds of labels, learns the teacher's whims as well (docs/negative_results.md).
     """
     left_out = set()
     if not data.pairwise or data.block() is not None:
         left_out.add("network")
+    if data.candidate_vectors is not None:
+        left_out.add("kernel")
     if data.targets is None or len(data.candidates) + len(data.targets) < VECTOR_NETWORK_ROWS:
         left_out.add("vector_network")
     return [name for name in ALL if name not in left_out]

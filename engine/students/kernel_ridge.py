@@ -128,7 +128,8 @@ class KernelRidge:
         return cls(
             kernel,
             solution.landmarks if kernel == "rbf" else rows[:0],
-            solution.weights.astype(np.float32),
+            # as a file holds them: products of another layout differ in their last bits
+            np.ascontiguousarray(solution.weights, np.float32),
             offset.astype(np.float32),
             centre.astype(np.float32),
             width,

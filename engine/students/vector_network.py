@@ -3,7 +3,7 @@
 The other way to `vectors`: one hidden layer and a linear map beside it, from the features of a row
 to its vector, fitted by gradient descent to the labelled rows of both sides. It compares a new row
 with no labelled one, so that more labels make the fit longer and not the prediction, and none are
-thinned out to landmarks. As there, what is predicted is not stretched to unit length.
+thinned out to landmarks. What is predicted is not stretched.
 """
 
 from __future__ import annotations

@@ -6,10 +6,13 @@ there for the targets, and the candidate's is predicted by kernel ridge regressi
 Distillation (arXiv 2505.19051) is a published relative.
 
 For a cosine the teacher's vectors have unit length, and what is predicted of one has less: the
-regression shrinks what it does not know towards the mean. It is not stretched to unit length again.
-The expected score is linear in the candidate's vector, so <f^(c), f(t)> is the best guess as it
-stands; stretched, rows that nothing is known of would all look alike and near to everything
-(docs/negative_results.md).
+regression shrinks what it does not know towards the mean. The expected score is linear in the
+candidate's vector, so <f^(c), f(t)> is the best guess of a pair. But rows compete for places by it,
+and there a row that is hard to predict is behind for no fault of its own: diverse target sets lose
+most of their rows (benchmarks/results/target_recovery.md). So a candidate's vector is stretched
+back, divided by a power of its length, as far as the order of candidates that were left out bears
+it (`STRETCHES`). In full it would be too much: rows that nothing is known of would all look alike
+and near to everything (docs/negative_results.md).
 """
 
 from __future__ import annotations
@@ -27,13 +30,21 @@ from engine.config import NetworkConfig, StudentConfig
 from engine.errors import InputError, SettingsError
 from engine.kernels.arrays import FloatArray
 from engine.kernels.product import unit_rows
+from engine.kernels.ranks import order_within_targets
 from engine.network.training_set import TrainingSet
 from engine.students.kernel_ridge import KernelName, KernelRidge
 from engine.students.student import ProductStudent, load_student
 
-__all__ = ["PredictedVectors", "Similarity", "VectorStudent", "labelled_rows"]
+__all__ = ["PredictedVectors", "Similarity", "VectorStudent", "labelled_rows", "stretched"]
 
 Similarity = Literal["cosine", "dot"]
+
+# Powers of a predicted vector's length that it may be divided by.
+STRETCHES = (0.75, 0.5, 0.25)
+# What a stretch may take from the order of candidates that were left out: the mean of both orders
+# that students are compared by, which a fresh audit would not tell apart.
+_BEARS = 0.01
+_JUDGED = 2048  # candidates at most: more would tell no better
 
 
 class PredictedVectors(ProductStudent):
@@ -94,16 +105,23 @@ class VectorStudent(PredictedVectors):
     Args:
         regression: the fitted map.
         similarity, targets_too: see `PredictedVectors`.
+        stretch: power of a candidate's predicted length that its vector is divided by when it
+            competes with others; 0 leaves expected scores, 1 gives all of them unit length.
     """
 
     name = "vectors"
     label = "kernel ridge regression to the teacher's vectors"
 
     def __init__(
-        self, regression: KernelRidge, similarity: Similarity, targets_too: bool = False
+        self,
+        regression: KernelRidge,
+        similarity: Similarity,
+        targets_too: bool = False,
+        stretch: float = 0.0,
     ) -> None:
         super().__init__(similarity, targets_too)
         self.regression = regression
+        self.stretch = stretch
         self.num_candidates = 0  # of the rows that it was fitted to; the others are targets
 
     @classmethod
@@ -127,7 +145,26 @@ class VectorStudent(PredictedVectors):
             left_out=True,
         )
         student.num_candidates = len(data.candidates)
+        if data.similarity == "cosine":
+            student.stretch = student._bearable_stretch(data)
         return student
+
+    def _bearable_stretch(self, data: TrainingSet) -> float:
+        """The most that leaves the order of the labelled candidates as it is without their own."""
+        without = self.regression.left_out
+        assert without is not None and data.target_vectors is not None, "see of_training_set"
+        c, t = data.pairs.T
+        some = c % -(-len(data.candidates) // _JUDGED) == 0
+        targets = np.asarray(unit_rows(data.target_vectors))
+
+        def score(power: float) -> float:
+            influence = stretched(without[: self.num_candidates], power) @ targets.T
+            pairs = data.pairs[some]
+            return sum(order_within_targets(influence[c[some], t[some]], data.labels[some], pairs))
+
+        scores = {power: score(power) / 2 for power in (*STRETCHES, 0.0)}
+        best = max(scores.values())
+        return next(power for power, found in scores.items() if found >= best - _BEARS)
 
     @classmethod
     def fit(
@@ -189,13 +226,21 @@ class VectorStudent(PredictedVectors):
         """As `PredictedVectors.predict`; cost m L (F + V) multiply-adds."""
         return self.regression.predict(features, threads=threads)
 
+    def candidate_factors(self, features: Any, *, threads: int | None = None) -> Any:
+        return stretched(self.predict(features, threads=threads), self.stretch)
+
     @property
     def left_out_factors(self) -> FloatArray | None:
         without = self.regression.left_out
-        return None if without is None else without[: self.num_candidates]
+        if without is None:
+            return None
+        return np.asarray(stretched(without[: self.num_candidates], self.stretch))
+
+    def numbers(self) -> dict[str, Any]:
+        return {**super().numbers(), "stretch": self.stretch}
 
     def facts(self) -> dict[str, Any]:
-        return self.regression.facts()
+        return {**self.regression.facts(), "stretch": self.stretch}
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         return self.regression.arrays("map")
@@ -205,7 +250,8 @@ class VectorStudent(PredictedVectors):
         cls, arrays: Mapping[str, NDArray[Any]], numbers: Mapping[str, Any]
     ) -> VectorStudent:
         regression = KernelRidge.of_arrays(arrays, "map")
-        return cls(regression, numbers["similarity"], bool(numbers["targets_too"]))
+        similarity, stretch = numbers["similarity"], float(numbers["stretch"])
+        return cls(regression, similarity, bool(numbers["targets_too"]), stretch)
 
     @classmethod
     def load(cls, path: Path) -> VectorStudent:
@@ -214,6 +260,18 @@ class VectorStudent(PredictedVectors):
         if not isinstance(student, VectorStudent):
             raise SettingsError(f"{path} is a student of another kind: {student.name}")
         return student
+
+
+def stretched(vectors: Any, power: float) -> Any:
+    """Rows (n, V), each divided by that power of its length; numpy or a tensor, float32."""
+    if not power:
+        return vectors
+    if isinstance(vectors, Tensor):
+        lengths = vectors.double().norm(dim=1, keepdim=True)
+        return (vectors / lengths.clamp_min(1e-30) ** power).float()
+    lengths = np.sqrt(np.einsum("nv,nv->n", vectors, vectors, dtype=np.float64))
+    scales = np.where(lengths > 0, lengths, 1) ** power
+    return (vectors / scales[:, None]).astype(np.float32)
 
 
 def labelled_rows(data: TrainingSet) -> tuple[FloatArray, FloatArray]:

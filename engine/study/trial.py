@@ -21,13 +21,13 @@ from engine.config import FeatureName, NetworkConfig, SampleConfig, StudentConfi
 from engine.errors import SettingsError
 from engine.influence.predict import predict_influence
 from engine.kernels.arrays import FloatArray, IndexArray
+from engine.kernels.ranks import order_within_targets
 from engine.network.ensemble import EnsembleTrainer
 from engine.network.training_set import MIN_LABELS, TrainingSet
 from engine.students.choice import (
     Choice,
     choose,
     fit_student,
-    order_within_targets,
     prepared,
     targets_of,
 )

@@ -57,9 +57,7 @@ class ReadingModel(Protocol):
     def state_size(self) -> int:
         """H."""
 
-    def read_rows(
-        self, rows: Sequence[TrainingRow], batch_size: int, losses: bool
-    ) -> RowReadings:
+    def read_rows(self, rows: Sequence[TrainingRow], batch_size: int, losses: bool) -> RowReadings:
         """Pooled states of rows."""
 
 

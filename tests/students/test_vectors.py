@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,8 +11,13 @@ import pytest
 import torch
 
 import engine
+from engine.config import StudentConfig
 from engine.errors import InputError, ModelError, SettingsError
+from engine.kernels.product import unit_rows
+from engine.kernels.ranks import order_within_targets
+from engine.network.training_set import TrainingSet
 from engine.students.kernel_ridge import PENALTIES, WIDTHS, Gram, KernelRidge, width_of
+from engine.students.vectors import STRETCHES, VectorStudent, stretched
 from tests.students.problems import problem
 
 
@@ -44,6 +51,76 @@ def test_what_is_not_known_is_shorter_and_not_stretched() -> None:
     np.testing.assert_allclose(
         far, np.broadcast_to(student.regression.offset, far.shape), atol=1e-3
     )
+
+
+def labelled(noise: float) -> TrainingSet:
+    """All pairs of 60 candidates and 20 targets, whose vectors are known up to noise."""
+    rows, vectors = rows_and_vectors(80, noise)
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    pairs = np.argwhere(np.ones((60, 20), bool))
+    labels = (unit[:60] @ unit[60:].T).ravel()
+    return TrainingSet(
+        rows[:60],
+        rows[60:],
+        pairs,
+        labels,
+        candidate_vectors=unit[:60],
+        target_vectors=unit[60:],
+    )
+
+
+def test_candidates_compete_at_lengths_that_are_stretched_back(tmp_path: Path) -> None:
+    data = labelled(noise=0.5)
+    student = VectorStudent.of_training_set(data, StudentConfig(), 0, "rbf")
+    assert student.stretch == max(STRETCHES), "here it takes nothing from the order"
+    plain, factors = student.predict(data.candidates), student.candidate_factors(data.candidates)
+    np.testing.assert_allclose(unit_rows(factors), unit_rows(plain), atol=1e-6)
+    lengths = np.linalg.norm(factors, axis=1)
+    before = np.linalg.norm(plain, axis=1)
+    np.testing.assert_allclose(lengths, before**0.25, rtol=1e-5)
+    assert lengths.std() / lengths.mean() < before.std() / before.mean()
+    without = student.left_out_factors
+    assert without is not None and without.shape == factors.shape
+    np.testing.assert_allclose(
+        np.linalg.norm(without, axis=1),
+        np.linalg.norm(student.regression.left_out[:60], axis=1) ** 0.25,  # type: ignore[index]
+        rtol=1e-5,
+    )
+    on_tensors = student.candidate_factors(torch.from_numpy(data.candidates))
+    np.testing.assert_allclose(on_tensors.numpy(), factors, atol=1e-5)
+    student.save(tmp_path / "student.safetensors")
+    again = VectorStudent.load(tmp_path / "student.safetensors")
+    assert again.stretch == student.stretch and again.facts()["stretch"] == student.stretch
+    np.testing.assert_array_equal(again.candidate_factors(data.candidates), factors)
+
+
+def test_vectors_are_stretched_no_further_than_the_order_bears() -> None:
+    """Where all vectors point one way, what is not known would be near to everything."""
+    data = labelled(noise=0.0)
+    common = np.zeros((1, 5), np.float32)
+    common[0, 0] = 1.5
+    rng = np.random.default_rng(0)
+    known = rng.random(60) < 0.5  # the others have features that say nothing of their vectors
+    features = np.where(known[:, None], data.candidates, 3 * rng.normal(size=(60, 8)))
+    sides = [unit_rows(v + common) for v in (data.candidate_vectors, data.target_vectors)]
+    far = replace(
+        data,
+        candidates=features.astype(np.float32),
+        candidate_vectors=sides[0],
+        target_vectors=sides[1],
+        labels=(sides[0] @ sides[1].T).ravel(),
+    )
+    student = VectorStudent.of_training_set(far, StudentConfig(), 0, "rbf")
+    c, t = far.pairs.T
+
+    def order(power: float) -> float:
+        without = student.regression.left_out
+        assert without is not None
+        found = stretched(without[:60], power) @ sides[1].T
+        return sum(order_within_targets(found[c, t], far.labels, far.pairs)) / 2
+
+    assert order(student.stretch) >= max(order(p) for p in (*STRETCHES, 0.0)) - 0.01
+    assert order(0.75) < order(0.0) - 0.01 and student.stretch < 0.75
 
 
 def test_leave_one_out_is_that_of_fits_without_the_row() -> None:
