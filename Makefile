@@ -80,7 +80,8 @@ bench: venv
 		--runs delift=$(WORK)/delift-superni_like se=$(WORK)/delift_se-superni_like \
 		--repeats 1 --json $(RESULTS)/prefilter.json
 	$(BIN)/python benchmarks/selection.py --json $(RESULTS)/selection.json
-	$(BIN)/python benchmarks/target_recovery.py --work $(WORK)/targets \
+	$(BIN)/python benchmarks/target_recovery.py ask --work $(WORK)/targets
+	$(BIN)/python benchmarks/target_recovery.py table --work $(WORK)/targets \
 		--json $(RESULTS)/target_recovery.json
 	$(BIN)/python benchmarks/score_new.py --work $(WORK)/new --json $(RESULTS)/score_new.json
 	$(BIN)/python benchmarks/scale.py rows --work $(WORK)/scale --json $(RESULTS)/scale.json

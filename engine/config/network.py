@@ -146,7 +146,8 @@ class StudentConfig(Section):
         None,
         min_length=1,
         description="auto: what is tried; default: all that can learn from the teacher's answers, "
-        "the network only of a teacher paid by the pair, vector_network only of thousands of rows",
+        "the network only of a teacher paid by the pair, vector_network only of thousands of rows, "
+        "the kernel only where there are no vectors",
     )
     labels: Literal["auto", "raw", "clipped", "ranks"] = Field(
         "auto",
