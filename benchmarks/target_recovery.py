@@ -110,32 +110,7 @@ NEIGHBOURS = 64
 FLOOR, RELEVANT_SHARE = 0.5, 0.1  # of mutual information in form 1
 MEASURES = ("right", "mix_error", "bad")
 AS_GOOD = 0.03
-COLUMNS = (
-    "target",
-    "method",
-    "variant",
-    "objective",
-    "picks",
-    *MEASURES,
-    "redundant",
-    "overlap",
-    "worth",
-    "asked",
-)
-VERDICT_COLUMNS = (
-    "target",
-    "teacher",
-    "asked",
-    "seed",
-    "student",
-    "within",
-    "means",
-    "stretch",
-    "trusted",
-    "trusted_by_pairs",
-    "as_good",
-    "worth",
-)
+GENERAL, MIXED = "general", "mixed_math_code_sentiment_summ"
 
 Array = NDArray[Any]
 Row = dict[str, Any]
@@ -641,6 +616,66 @@ def _verdict(
     }
 
 
+def by_method(rows: list[Row]) -> list[Row]:
+    """The sets together: `five` are the single tasks but for the general one, bad and so on all."""
+    found: list[Row] = []
+    names = ("method", "variant", "objective", "picks")
+    for key in dict.fromkeys(tuple(row[name] for name in names) for row in rows):
+        some = [row for row in rows if tuple(row[name] for name in names) == key]
+        by_set = {row["target"]: row for row in some}
+        five = [row["right"] for name, row in by_set.items() if name not in (GENERAL, MIXED)]
+        told: Row = dict(zip(names, key, strict=True))
+        told["right, five"] = float(np.mean(five)) if five else None
+        told["right, general"] = by_set.get(GENERAL, {}).get("right")
+        told["right, mixed"] = by_set.get(MIXED, {}).get("right")
+        told["mix_error, mixed"] = by_set.get(MIXED, {}).get("mix_error")
+        for name in ("bad", "redundant", "overlap", "worth", "asked", "asked_by_chance"):
+            there = [row[name] for row in some if name in row]
+            told[name] = float(np.mean(there)) if there else None
+        found.append(told)
+    return found
+
+
+def beside_the_teacher(rows: list[Row]) -> list[Row]:
+    """Round robin and cover again, set by set: learned less the teacher, and the cosine."""
+    found: list[Row] = []
+    for row in rows:
+        if row["variant"] != DEFAULT or row["picks"] != min(r["picks"] for r in rows):
+            continue
+        if row["objective"] not in ("round robin", "cover again"):
+            continue
+        same = ("target", "objective", "picks")
+        free = next(
+            r
+            for r in rows
+            if r["method"] == "cosine" and all(r[name] == row[name] for name in same)
+        )
+        told = {name: row[name] for name in ("method", "objective", "target")}
+        for name in MEASURES:
+            low, high = row[f"{name}_gap_interval"]
+            told[name] = row[name]
+            told[f"{name}, learned - teacher"] = (
+                f"{row[f'{name}_gap']:+.3f} ({low:+.3f} to {high:+.3f})"
+            )
+            told[f"{name}, cosine"] = free[name]
+        found.append(told)
+    return found
+
+
+def verdicts(rows: list[Row]) -> list[Row]:
+    """How often the verdict, and that over pairs, went with a subset as good as the teacher's."""
+    judged = [row for row in rows if row["table"] == "verdicts"]
+    found: list[Row] = []
+    for verdict in ("trusted_by_pairs", "trusted"):
+        for said in (True, False):
+            some = [row for row in judged if row[verdict] == said]
+            good = sum(row["as_good"] for row in some)
+            told: Row = {"verdict": verdict, "said": "trusted" if said else "not trusted"}
+            told |= {"subset as good": good, "subset worse": len(some) - good}
+            found.append(told)
+    return found
+
+
 def table(work: Path, sets: Sequence[str], to: Path | None) -> None:
     """The rows of every set, a file each; files that are there are kept."""
     rows: list[Row] = []
@@ -652,9 +687,9 @@ def table(work: Path, sets: Sequence[str], to: Path | None) -> None:
             write_json(path, {"rows": found})
             say(f"{name}: {time.perf_counter() - started:.0f} s")
         rows += read_json(path)["rows"]
-    for name, columns in (("recovery", COLUMNS), ("verdicts", VERDICT_COLUMNS)):
-        some = [row for row in rows if row["table"] == name]
-        print(markdown_table([{c: row.get(c) for c in columns} for row in some], columns), "\n")
+    found = [row for row in rows if row["table"] == "recovery"]
+    for some in (by_method(found), beside_the_teacher(found), verdicts(rows)):
+        print(markdown_table(some, tuple(some[0])), "\n")
     if to:
         said = {"shares": SHARES, "asked": ASKED, "as_good": AS_GOOD, "max_tokens": MAX_TOKENS}
         save(to, "target_recovery", said, rows, threads=1)
