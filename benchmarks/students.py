@@ -357,7 +357,11 @@ class Problem:
             name = "rds" if teacher == "rds" else "mean"
             self.vectors = [np.asarray(unit_rows(readings[f"{name}_{side}"])) for side in "ct"]
         else:
-            self.answers = np.load(work / f"{dataset}-{teacher}.npz")
+            self.answers = dict(np.load(work / f"{dataset}-{teacher}.npz"))
+            if teacher == "less":  # rows too long have no gradient, on either side
+                scored = np.isfinite(self.answers["S"]).any(axis=0)
+                self.answers["S"] = self.answers["S"][:, scored]
+                self.features[1] = self.features[1][scored]
             self.most = int(self.answers["num_labelled"]) / len(self.features[0])
             if teacher == "delift":  # one design, whatever the share
                 self.most = SHARE
@@ -375,6 +379,7 @@ class Problem:
         chosen = np.random.default_rng(draw).permutation(num_labelled)[:count]
         if share == SHARE:  # draws that share no row
             chosen = np.arange(draw * count, (draw + 1) * count)
+        chosen = chosen[np.isfinite(self.answers["S"][chosen]).any(axis=1)]
         matrix, test = self.answers["S"], np.arange(num_labelled, len(asked))
         known = self._set(asked[chosen], _block(len(chosen), matrix.shape[1]), matrix[chosen])
         pairs = _block(len(test), matrix.shape[1])
