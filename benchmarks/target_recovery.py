@@ -22,9 +22,9 @@ _gap      of the first three: the student's less the teacher's own, with the 95 
 asked     picks that the teacher had been asked about, beside asked_by_chance
 
 Variants: how rows that were asked about and targets enter the matrix. `predictions` are made
-without a row's own answer, `as fitted` with it, `answers replace` takes the answer. Targets are the
-teacher's exact vectors or, `both sides`, what the student makes of them. `not stretched`: expected
-scores, see engine/students/vectors.py. A second look asks about twice the budget.
+without a row's own answer, `as fitted` with it, `answers replace` takes the answer. Targets are
+what the student makes of them (`both sides`) or the teacher's exact vectors. `not stretched`:
+expected scores, see engine/students/vectors.py. A second look asks about twice the budget.
 Verdicts: what the audit said of each draw, what it would have said when it judged pairs, and
 whether the subset (round robin, 2 %) is `as_good` as the teacher's: no measure worse by over .03.
 """
@@ -293,10 +293,10 @@ class Learned:
     audit: dict[str, Any]
 
 
-DEFAULT = "predictions, exact targets"
-AS_FITTED, REPLACED = "as fitted, exact targets", "answers replace, exact targets"
-BOTH_SIDES, EXPECTED = "predictions, both sides", "not stretched, exact targets"
-OTHERS = (AS_FITTED, REPLACED, BOTH_SIDES, EXPECTED)
+DEFAULT = "predictions, both sides"
+AS_FITTED, REPLACED = "as fitted, both sides", "answers replace, both sides"
+EXACT, EXPECTED = "predictions, exact targets", "not stretched, both sides"
+OTHERS = (AS_FITTED, REPLACED, EXACT, EXPECTED)
 
 
 def full_teacher(pool: Pool, teacher: str, centred: bool = True) -> Array:
@@ -351,19 +351,18 @@ def learned(
     factors = as_fitted.copy()
     if student.left_out_factors is not None:
         factors[known_rows] = student.left_out_factors
-    exact = np.asarray(student.target_factors(targets_of(known, student)))
-    influence = {DEFAULT: factors @ exact.T, AS_FITTED: as_fitted @ exact.T}
+    columns = np.asarray(student.target_factors(targets_of(known, student)))
+    influence = {DEFAULT: factors @ columns.T, AS_FITTED: as_fitted @ columns.T}
     influence[REPLACED] = influence[AS_FITTED].copy()
     influence[REPLACED][asked] = answers
     if isinstance(student, PredictedVectors):
-        both = np.asarray(unit_rows(student.predict(pool.features[1])))
-        influence[BOTH_SIDES] = factors @ both.T
+        influence[EXACT] = factors @ unit_rows(known.target_vectors).T
     if isinstance(student, VectorStudent):
         plain = copy.copy(student)
         plain.stretch = 0.0
         expected = plain.predict(pool.features[0])
         expected[known_rows] = plain.left_out_factors
-        influence[EXPECTED] = expected @ exact.T
+        influence[EXPECTED] = expected @ columns.T
     pairs = _block(*answers[:num_audited].shape)
     named = {"student": student, **{k: v for k, v in students.items() if k != choice.student}}
     audit = audit_predictions(

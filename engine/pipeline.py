@@ -65,7 +65,7 @@ STAGES: Stages = (
         fit.run,
         ("seed", "features", "student", "network"),
         ("embed", "sample", "score"),
-        5,
+        6,
     ),
     Stage(
         "predict",

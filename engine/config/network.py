@@ -154,10 +154,11 @@ class StudentConfig(Section):
         description="what is learned of single pairs: the scores, those beyond the 2 % at either "
         "end moved there, or their ranks as normal scores; auto: what predicts best",
     )
-    targets: Literal["exact", "student"] = Field(
-        "exact",
+    targets: Literal["exact", "student"] | None = Field(
+        None,
         description="of a teacher that was asked about all targets: what it said of each, or what "
-        "the student makes of it, which smooths a noisy teacher on both sides",
+        "the student makes of it, which smooths a noisy teacher on both sides. Default: student of "
+        "a teacher's vectors, exact of its scores",
     )
     max_landmarks: int = Field(
         4096, ge=16, description="labelled rows that the kernels compare a new row with, at most"

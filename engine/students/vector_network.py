@@ -90,7 +90,7 @@ class VectorNetworkStudent(PredictedVectors, TrainedStudent):
             linear=_narrow(linear * spread / scale),
             offset=_narrow(state["layers.1.bias"] * spread + state["label_mean"]),
         )
-        return cls(weights, data.similarity, settings.targets == "student")
+        return cls(weights, data.similarity, settings.targets != "exact")
 
     @classmethod
     def held_out(

@@ -1,9 +1,11 @@
 """A student that learns the teacher's vector of a row, where influence is their similarity.
 
 Where a pair's score is <f(c), f(t)>, there are M + N vectors to learn and not M N scores. RDS+ and
-DELIFT (SE) see both sides with one map f, so the targets' vectors are labels too, exact ones are
-there for the targets, and the candidate's is predicted by kernel ridge regression. Influence
-Distillation (arXiv 2505.19051) is a published relative.
+DELIFT (SE) see both sides with one map f, so the targets' vectors are labels too, and all vectors
+are predicted by kernel ridge regression. Exact ones are there for the targets, but what the student
+makes of them finds the right rows more often: it smooths a noisy teacher on both sides
+(`student.targets`; benchmarks/results/target_recovery.md). Influence Distillation (arXiv
+2505.19051) is a published relative.
 
 For a cosine the teacher's vectors have unit length, and what is predicted of one has less: the
 regression shrinks what it does not know towards the mean. The expected score is linear in the
@@ -141,7 +143,7 @@ class VectorStudent(PredictedVectors):
             seed,
             kernel=kernel,
             max_landmarks=settings.max_landmarks,
-            targets_too=settings.targets == "student",
+            targets_too=settings.targets != "exact",
             left_out=True,
         )
         student.num_candidates = len(data.candidates)

@@ -26,7 +26,7 @@ NETWORK = NetworkConfig.model_validate({"epochs": 60, "patience": 10})
 @pytest.mark.parametrize("preset", ["default", "paper"])
 def test_it_says_what_its_network_says(preset: str) -> None:
     data, truth = problem("vectors")
-    settings = StudentConfig(vector_units=60)
+    settings = StudentConfig(targets="exact", vector_units=60)
     network = NetworkConfig.model_validate({"preset": preset, "epochs": 5})
     known = VectorNetworkStudent.training_set(data)
     assert len(known.labels) == len(data.candidates) + len(data.targets), "both sides teach it"
@@ -73,7 +73,7 @@ def test_a_run_with_it(
 ) -> None:
     replace_ray(monkeypatch)
     teacher = {**small_job["teacher"], "name": "rds"}
-    student = {"name": "vector_network", "vector_units": 50}
+    student = {"name": "vector_network", "vector_units": 50, "targets": "exact"}
     job = {**small_job, "run_dir": str(tmp_path / "run"), "teacher": teacher, "student": student}
     directory = run(parse_config(job))
     fit = directory.artifact("5-student")
