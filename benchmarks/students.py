@@ -3,6 +3,7 @@
     python benchmarks/students.py truth --work DIR                  # hours: models asked, resumes
     python benchmarks/students.py table --work DIR --json FILE      # minutes: students on answers
     python benchmarks/students.py growth --work DIR --json FILE     # the same at growing u
+    python benchmarks/students.py verdicts --work DIR --json FILE   # the audit beside the truth
     python benchmarks/students.py scale --json FILE                 # a million rows, no model
 
 Real rows: the demo, and both data sets of ../shared/data/corpus_small.parquet, 1,000 candidates
@@ -17,6 +18,12 @@ pairs     Spearman over pairs          within   the same, both less their target
 means     Spearman of candidates' mean influence
 r2        over pairs                   top      overlap of the best 30 % by mean, chance .18
 fit_s     CPU seconds of one fit, for auto with the cross-fit; predict_s of the judged pairs
+
+Verdicts: half of the judged candidates, 100 at most, are the audit's; of the others a fifth is
+picked, by round robin or for a teacher of rows the best, by `auto` and by the teacher itself. gain
+is what the picks are worth to the teacher (to each target its ten best of them, or the mean score)
+above random picks, as a share of what its own are worth above them. The verdict over pairs is the
+one before it judged what selection uses.
 """
 
 from __future__ import annotations
@@ -38,6 +45,8 @@ from numpy.typing import NDArray
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.provenance import markdown_table, save
+from benchmarks.target_recovery import told_by
+from engine import audit_predictions, select
 from engine.config import (
     PACKAGED_ENCODER,
     PACKAGED_LANGUAGE_MODEL,
@@ -61,6 +70,7 @@ DATASETS = ("demo", "superni_like", "alpaca_like")
 TEACHERS = ("rds", "delift_se", "less", "selectit", "delift")
 STUDENTS = ("vectors", "vector_network", "kernel", "linear", "cosine", "network")
 DRAWS, SHARE, TOP = 3, 0.05, 0.3
+TEN = 10
 MAX_TOKENS = 256
 TEXT: tuple[FeatureName, ...] = ("text", "prompt", "response", "agreement", "length")
 FEATURES: dict[str, tuple[FeatureName, ...]] = {
@@ -115,7 +125,7 @@ Array = NDArray[Any]
 def main() -> None:
     """Do what was asked for, print the table, write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("truth", "table", "growth", "scale"))
+    parser.add_argument("what", choices=("truth", "table", "growth", "verdicts", "scale"))
     parser.add_argument("--work", type=Path, help="where the answers are kept")
     parser.add_argument("--datasets", nargs="+", choices=DATASETS, default=list(DATASETS))
     parser.add_argument("--teachers", nargs="+", choices=TEACHERS, default=list(TEACHERS))
@@ -129,12 +139,14 @@ def main() -> None:
             write_truth(arguments.work, dataset, arguments.teachers)
         return
     rows: list[dict[str, Any]] = []
-    source = scale(arguments.rows) if arguments.what == "scale" else table(arguments)
-    for row in source:
+    sources = {"scale": lambda: scale(arguments.rows), "verdicts": lambda: verdicts(arguments)}
+    for row in sources.get(arguments.what, lambda: table(arguments))():
         rows.append(row)
         print(json.dumps(row), file=sys.stderr, flush=True)
-    columns = tuple(rows[0]) if arguments.what == "scale" else COLUMNS
+    columns = tuple(rows[0]) if arguments.what in ("scale", "verdicts") else COLUMNS
     print(markdown_table(rows, columns))
+    if arguments.what == "verdicts":
+        print("\n" + markdown_table(two_by_two(rows), tuple(two_by_two(rows)[0])))
     if arguments.json:
         told = {k: str(v) for k, v in vars(arguments).items() if k not in ("work", "json")}
         save(arguments.json, "students", {**told, "teachers": SETTINGS}, rows, threads=1)
@@ -472,6 +484,103 @@ def _top_overlap(predicted: Array, labels: Array, rows: Array) -> float:
     count = max(1, round(TOP * (ids.max() + 1)))
     best = [np.argsort(-np.bincount(ids, v), kind="stable")[:count] for v in (predicted, labels)]
     return len(np.intersect1d(*best)) / len(np.union1d(*best))
+
+
+# --- verdicts -------------------------------------------------------------------------------------
+
+
+def verdicts(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """What the audit says of `auto` in every draw, and what its picks gain to the teacher."""
+    for dataset in arguments.datasets:
+        for teacher in arguments.teachers:
+            try:
+                problem = Problem(arguments.work, dataset, teacher, FEATURES["default"])
+            except FileNotFoundError:
+                continue
+            for draw in range(DRAWS):
+                told = _verdict(problem, *problem.drawn(draw, SHARE), draw)
+                yield {"dataset": dataset, "teacher": teacher, "draw": draw, **told}
+
+
+def _verdict(
+    problem: Problem, known: TrainingSet, test: Array, labels: Array, draw: int
+) -> dict[str, Any]:
+    settings, network = StudentConfig(), NetworkConfig.model_validate({})
+    choice = choose(known, settings, network, draw)
+    fitted = {
+        name: fit_student(
+            name, choice.labels if name == choice.student else "raw", known, settings, network, draw
+        )
+        for name in dict.fromkeys((choice.student, "cosine", "linear"))
+        if name == choice.student or student_class(name).learns_from(known)
+    }
+    rows = np.random.default_rng(draw).permutation(np.unique(test[:, 0]))
+    audited = np.isin(test[:, 0], rows[: min(100, len(rows) // 2)])
+    predicted = {
+        "student" if name == choice.student else name: one.predict_pairs(
+            problem.features[0], _targets(one, known), test
+        )
+        for name, one in fitted.items()
+    }
+    audit = audit_predictions(
+        {name: values[audited] for name, values in predicted.items()},
+        labels[audited],
+        test[audited],
+        quadrants=np.full(int(audited.sum()), 3),
+        pairwise=known.targets is not None,
+        training_labels=known.labels,
+        judged_quadrant=3,
+        student=choice.student,
+        seed=draw,
+    )
+    told = told_by(audit)
+    names = ("trusted_by_pairs", "trusted", "within", "means")
+    rest = test[~audited], labels[~audited], predicted["student"][~audited]
+    return {"chosen": choice.student, **{n: told[n] for n in names}, "gain": _gain(*rest, draw)}
+
+
+def _gain(pairs: Array, truth: Array, predicted: Array, draw: int) -> float:
+    """See the first lines; a pair that the teacher was not asked about is worth its least."""
+    (_, c), (_, t) = (np.unique(side, return_inverse=True) for side in pairs.T)
+    shape = c.max() + 1, t.max() + 1
+    low = truth.min()
+    kernels = [np.zeros(shape, np.float32) for _ in range(2)]
+    for kernel, values in zip(kernels, (truth, predicted), strict=True):
+        kernel[c, t] = values - values.min() + 1e-6
+    budget = max(1, shape[0] // 5)
+
+    def worth(picks: Array) -> float:
+        whole = np.full(shape, low)
+        whole[c, t] = truth
+        best = np.sort(whole[picks], axis=0)
+        return float((best[-TEN:] if shape[1] > 1 else best).mean())
+
+    picked = [
+        np.asarray(select(kernel.T, budget, "round_robin", seed=0).ranking)
+        if shape[1] > 1
+        else np.argsort(-kernel[:, 0], kind="stable")[:budget]
+        for kernel in kernels
+    ]
+    chooser = np.random.default_rng(draw)
+    chance = np.mean([worth(chooser.permutation(shape[0])[:budget]) for _ in range(200)])
+    own, theirs = (worth(picks) - chance for picks in picked)
+    return float(theirs / own)
+
+
+def two_by_two(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Both verdicts beside whether the picks gain half of what the teacher's own gain."""
+    return [
+        {
+            "verdict": name,
+            "said": "trusted" if said else "not trusted",
+            "gain of .5 and more": sum(row["gain"] >= 0.5 for row in some),
+            "less": sum(row["gain"] < 0.5 for row in some),
+            "mean gain": float(np.mean([row["gain"] for row in some])) if some else None,
+        }
+        for name in ("trusted_by_pairs", "trusted")
+        for said in (True, False)
+        for some in [[row for row in rows if row[name] == said]]
+    ]
 
 
 # --- a million rows -------------------------------------------------------------------------------

@@ -138,7 +138,8 @@ def target_rows() -> list[Row]:
     return [{**row, "set": path.stem} for path in sets for row in pq.read_table(path).to_pylist()]
 
 
-def _example(row: Row) -> Example:
+def example_of(row: Row) -> Example:
+    """A row as the engine reads it."""
     texts = row["instruction"], row["input"] or "", row["output"]
     return Example(row["id"], content_key(*texts), *texts)
 
@@ -166,7 +167,7 @@ def write_answers(work: Path, backwards: bool) -> None:
         path = work / f"{name}.npz"
         if path.exists():
             continue
-        examples = [_example(row) for row in rows]
+        examples = [example_of(row) for row in rows]
         read = [tokenised_row(model.tokenizer, MAX_TOKENS, row, True)[0] for row in examples]
         asked = [row for row in read if isinstance(row, TrainingRow)]
         assert len(asked) == len(read), "a row without a response"
@@ -205,7 +206,10 @@ class Pool:
         rows = [candidates[i] for places_of in places for i in places_of if i < len(candidates)]
         columns = [i for i, row in enumerate(targets) if row["set"] == name]
         sides = (_joined(files), {k: v[columns] for k, v in _joined([work / TARGETS]).items()})
-        self.examples = ([_example(row) for row in rows], [_example(targets[i]) for i in columns])
+        self.examples = (
+            [example_of(row) for row in rows],
+            [example_of(targets[i]) for i in columns],
+        )
         self.features = tuple(
             assembled(
                 FEATURES,
@@ -229,6 +233,16 @@ class Pool:
     def size(self) -> int:
         """M."""
         return len(self.kinds)
+
+    def keep(self, rows: Array, columns: Array) -> None:
+        """Leave out all other candidates and targets."""
+        for name in ("features", "text", "examples"):
+            sides = zip(getattr(self, name), (rows, columns), strict=True)
+            kept = [
+                [of[i] for i in some] if isinstance(of, list) else of[some] for of, some in sides
+            ]
+            setattr(self, name, tuple(kept))
+        self.bad, self.kinds = self.bad[rows], self.kinds[rows]
 
     def tally(self, picks: Array) -> Array:
         """Number of picks of each kind, (K,)."""
@@ -356,7 +370,8 @@ def learned(
     influence[REPLACED] = influence[AS_FITTED].copy()
     influence[REPLACED][asked] = answers
     if isinstance(student, PredictedVectors):
-        influence[EXACT] = factors @ unit_rows(known.target_vectors).T
+        assert vectors is not None, "it has learned them"
+        influence[EXACT] = factors @ unit_rows(vectors[1]).T
     if isinstance(student, VectorStudent):
         plain = copy.copy(student)
         plain.stretch = 0.0
@@ -379,11 +394,11 @@ def learned(
         seed=seed,
     )
     bounds = float(known.labels.min()), float(known.labels.max())
-    told = {**_told(audit), "stretch": getattr(student, "stretch", None)}
+    told = {**told_by(audit), "stretch": getattr(student, "stretch", None)}
     return Learned(influence, asked, bounds, choice.student, told)
 
 
-def _told(audit: Audit) -> dict[str, Any]:
+def told_by(audit: Audit) -> dict[str, Any]:
     """The verdict, and `trusted_by_pairs`: what it was when pairs were judged (by point values)."""
     found, scores = audit.to_dict(), audit.fidelity.quadrants[3].scores
     own, cosine = scores["student"], scores.get("cosine")
@@ -394,9 +409,8 @@ def _told(audit: Audit) -> dict[str, Any]:
         "pairs": own.spearman,
         "trusted": found["trusted"],
         "trusted_by_pairs": bool(
-            cosine is not None
-            and (own.r2 or 0) > 0
-            and (own.spearman or 0) > (cosine.spearman or 0)
+            (own.r2 or 0) > 0
+            and (cosine is None or (own.spearman or 0) > (cosine.spearman or 0))
             and (found["means"] or 0) > 0
         ),
         "first reason": found["reasons"][0],
@@ -463,17 +477,17 @@ def _tf_idf(pool: Pool) -> Array:
 def rows_of_set(pool: Pool) -> Iterator[Row]:
     """All rows of one target set."""
     for method, objective, rankings in without_teacher(pool):
-        yield from _rows(pool, method, objective, rankings)
+        yield from table_rows(pool, method, objective, rankings)
     published = full_teacher(pool, "rds", centred=False)
     bounds = float(published.min()), float(published.max())
     found = [ranked(pool, published, bounds, "round robin")]
-    yield from _rows(pool, "RDS+, everything, as published", "round robin", found)
+    yield from table_rows(pool, "RDS+, everything, as published", "round robin", found)
     for teacher in TEACHERS:
         whole = full_teacher(pool, teacher)
         bounds = float(whole.min()), float(whole.max())
         for objective in OBJECTIVES:
             found = [ranked(pool, whole, bounds, objective)]
-            yield from _rows(pool, f"{teacher}, everything", objective, found)
+            yield from table_rows(pool, f"{teacher}, everything", objective, found)
         for share in ASKED:
             yield from _rows_of_students(pool, teacher, share, whole)
 
@@ -493,17 +507,17 @@ def _rows_of_students(pool: Pool, teacher: str, share: float, whole: Array) -> I
                 ranked(pool, draw.influence[variant], draw.bounds, objective) for draw in used
             ]
             truth = Truth(whole, ranked(pool, whole, limits, objective))
-            rows = list(_rows(pool, method, objective, picked, truth, used))
+            rows = list(table_rows(pool, method, objective, picked, truth, used))
             yield from ({**row, "variant": variant} for row in rows)
             if variant == DEFAULT and objective == "round robin":
                 for seed, draw in enumerate(draws):
-                    yield _verdict(pool, teacher, seed, draw, picked[seed], truth)
+                    yield verdict_row(pool, teacher, seed, draw, picked[seed], truth)
             if variant == DEFAULT and objective in ("round robin", "cover again") and most:
                 looked = [
                     second_look(pool, ranking, whole, draw.bounds, objective)
                     for ranking, draw in zip(picked, draws, strict=True)
                 ]
-                row = next(_rows(pool, method, objective, looked, truth))
+                row = next(table_rows(pool, method, objective, looked, truth))
                 yield {**row, "variant": f"second look at {LOOK:g}"}
 
 
@@ -536,7 +550,7 @@ class Truth:
         return both / (2 * len(picks) - both)
 
 
-def _rows(
+def table_rows(
     pool: Pool,
     method: str,
     objective: str,
@@ -600,7 +614,7 @@ def _redundancy(vectors: Array) -> float:
     return float(cosines.max(axis=1).mean())
 
 
-def _verdict(
+def verdict_row(
     pool: Pool, teacher: str, seed: int, draw: Learned, ranking: Array, truth: Truth
 ) -> Row:
     """What the audit said of one draw, and what its subset was like."""
