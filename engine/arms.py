@@ -42,7 +42,6 @@ from engine.workflow import do_stage, plan_stages, refuse_other_settings
 __all__ = ["Arm", "answer_stages", "arms_of", "evaluate"]
 
 FOLDER = "evaluation"
-NAMES = {"delift": "DELIFT", "delift_se": "DELIFT(SE)", "less": "LESS", "selectit": "SelectIT"}
 _ASKING = ("sample", "score", "fit", "predict", "select")
 
 
@@ -73,7 +72,7 @@ def arms_of(config: Config) -> list[Arm]:
     assert settings is not None
     arms = [Arm(kind.capitalize(), kind) for kind in ("initial", "random") if kind in settings.arms]
     for teacher in settings.teachers or (config.teacher,):
-        name = NAMES.get(teacher.name, teacher.name)
+        name = teacher.facts.label
         if "teacher" in settings.arms:
             arms.append(Arm(name, "teacher", teacher))
         if "small" in settings.arms and settings.small_model is not None:

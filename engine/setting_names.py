@@ -22,9 +22,15 @@ def setting_names(root: type[BaseModel]) -> list[str]:
 
 def _names_below(annotation: Any, prefix: str = "") -> Iterator[str]:
     for model in _models(annotation):
-        for name, field in model.model_fields.items():
+        for name, annotation in _inner(model).items():
             yield prefix + name
-            yield from _names_below(field.annotation, f"{prefix}{name}.")
+            yield from _names_below(annotation, f"{prefix}{name}.")
+
+
+def _inner(model: type[BaseModel]) -> dict[str, Any]:
+    """What may stand in a section, by name: its fields, and sections that others put there."""
+    further: dict[str, Any] = getattr(model, "further_sections", dict)()
+    return {name: field.annotation for name, field in model.model_fields.items()} | further
 
 
 def unknown_setting(name: str, root: type[BaseModel], siblings: Collection[str] = ()) -> str:
@@ -49,7 +55,7 @@ def explain(error: ValidationError, root: type[BaseModel]) -> str:
     names, annotations = _located(location, root)
     name = ".".join(names)
     if kind == "extra_forbidden":
-        siblings = {field for model in _models(*annotations) for field in model.model_fields}
+        siblings = {field for model in _models(*annotations) for field in _inner(model)}
         return unknown_setting(".".join([*names, str(location[-1])]), root, siblings)
     if kind == "missing":
         return f"setting {name} is missing"
@@ -90,8 +96,8 @@ def _inside(annotation: Any, part: str) -> Iterator[Any]:
     for option in _options(annotation):
         origin, arguments = get_origin(option), get_args(option)
         if isinstance(option, type) and issubclass(option, BaseModel):
-            if part in option.model_fields:
-                yield option.model_fields[part].annotation
+            if part in (inner := _inner(option)):
+                yield inner[part]
         elif origin is dict and part != "[key]" and not _is_form(part):
             yield arguments[1]
         elif origin is tuple and part.isdecimal():

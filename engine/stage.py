@@ -8,9 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
-
-from engine.config import Config, Execution
+from engine.config import Config, Execution, Section
 from engine.run_directory import Artifact, Part
 
 __all__ = ["Stage", "StageContext", "StageResult", "Stopwatch", "settings_of"]
@@ -86,8 +84,8 @@ def _lookup(config: Config, name: str) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, BaseModel):
-        fields = ((name, getattr(value, name)) for name in type(value).model_fields)
+    if isinstance(value, Section):
+        fields = value.parts().items()
         return {name: _plain(item) for name, item in fields if not isinstance(item, Execution)}
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}

@@ -9,6 +9,7 @@ the field, the sentence above a table the first line of the model's docstring.
 
 from __future__ import annotations
 
+import inspect
 import sys
 import types
 import typing
@@ -22,8 +23,10 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from engine import config
+from engine.components import component, component_names
+from engine.config.base import NameOf
+from engine.config.facts import TEACHERS
 from engine.config.network import NETWORK_PRESETS
-from engine.config.teacher import TEACHER_MODELS
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "settings.md"
@@ -48,7 +51,9 @@ SHARED: dict[type[BaseModel], str] = {
 MODELS: dict[tuple[type[BaseModel], str], str] = {
     (config.EmbeddingConfig, "model"): f"`{config.PACKAGED_ENCODER}`",
     (config.TeacherConfig, "model"): "; ".join(
-        f"{name}: `{model['path']}`" for name, model in TEACHER_MODELS.items()
+        f"{kind.name}: `{kind.default_model['path']}`"
+        for kind in (component(TEACHERS, name) for name in component_names(TEACHERS))
+        if kind.default_model
     ),
     (config.JudgeConfig, "model"): "`prometheus-eval/prometheus-7b-v2.0`",
     (config.EvaluationConfig, "model"): f"`{config.PACKAGED_LANGUAGE_MODEL}`",
@@ -93,6 +98,11 @@ def _section(prefix: str, title: str, model: type[BaseModel]) -> Iterator[str]:
         dotted = f"{prefix}.{name}" if prefix else name
         yield _row(dotted, field, default_of(model, name, field))
         inner += [(dotted, m) for m in _models(field.annotation) if m not in SHARED]
+    if issubclass(model, config.Section):
+        for name, further in model.further_sections().items():
+            dotted = f"{prefix}.{name}"
+            yield f"| `{dotted}` | [section](#{dotted.replace('.', '')}) |  |  |  |"
+            inner.append((dotted, further))
     yield ""
     if model is config.Config:
         return
@@ -101,7 +111,8 @@ def _section(prefix: str, title: str, model: type[BaseModel]) -> Iterator[str]:
 
 
 def _row(name: str, field: FieldInfo, default: str) -> str:
-    kind = type_of(field.annotation)
+    is_name = any(isinstance(item, NameOf) for item in field.metadata)
+    kind = "choice" if is_name else type_of(field.annotation)
     cells = [
         f"`{name}`",
         f"[section](#{name.replace('.', '')})" if kind == "section" else kind,
@@ -126,7 +137,8 @@ def default_of(model: type[BaseModel], name: str, field: FieldInfo) -> str:
         return "required"
     value = field.get_default(call_default_factory=True)
     text = _yaml(value)
-    return text if len(text) < 60 else f"{len(value)} texts, see engine/config/teacher.py"
+    source = Path(inspect.getfile(model)).relative_to(ROOT)
+    return text if len(text) < 60 else f"{len(value)} texts, see {source}"
 
 
 def _yaml(value: Any) -> str:
@@ -171,6 +183,8 @@ def _link(model: type[BaseModel]) -> str:
 def _allowed(annotation: Any, metadata: list[Any]) -> Iterator[str]:
     """Choices and bounds, those of the values inside a list too."""
     for item in metadata:
+        if isinstance(item, NameOf):
+            yield ", ".join(f"`{name}`" for name in item.names())
         for bound, sign in _BOUNDS.items():
             limit = getattr(item, bound, None)
             if limit is not None:

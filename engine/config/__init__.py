@@ -4,6 +4,7 @@ A setting says *what* is computed and belongs to the fingerprint of its stage, e
 `execution` sections and `ray`, which only say *where*: the engine's output is the same bytes for
 any number of actors. `load_config` merges a YAML file with `--section.key value` overrides.
 
+    facts       what settings know of a teacher, a student, an objective
     base        a model, a set of rows, where work is done
     teacher     sample, teacher
     network     embedding, network, gate, influence, drift
@@ -22,6 +23,7 @@ from engine.config.base import (
     CorpusConfig,
     Execution,
     ModelConfig,
+    Section,
 )
 from engine.config.evaluation import ArmKind, EvaluationConfig, FineTuningConfig, JudgeConfig
 from engine.config.load import load_config, override, parse_config, yaml_value
@@ -38,20 +40,11 @@ from engine.config.network import (
 from engine.config.run import Config, RayConfig, ReportConfig
 from engine.config.selection import Cover, ObjectiveName, QuotaConfig, SelectionConfig
 from engine.config.study import SearchRange, StudyConfig
-from engine.config.teacher import (
-    POINTWISE_TEACHERS,
-    AuditConfig,
-    LessConfig,
-    SampleConfig,
-    SelectITConfig,
-    TeacherConfig,
-    TeacherName,
-)
+from engine.config.teacher import AuditConfig, SampleConfig, TeacherConfig
 
 __all__ = [
     "PACKAGED_ENCODER",
     "PACKAGED_LANGUAGE_MODEL",
-    "POINTWISE_TEACHERS",
     "ArmKind",
     "AuditConfig",
     "Config",
@@ -66,7 +59,6 @@ __all__ = [
     "GateConfig",
     "InfluenceConfig",
     "JudgeConfig",
-    "LessConfig",
     "ModelConfig",
     "NetworkConfig",
     "ObjectiveName",
@@ -75,13 +67,12 @@ __all__ = [
     "ReportConfig",
     "SampleConfig",
     "SearchRange",
-    "SelectITConfig",
+    "Section",
     "SelectionConfig",
     "StudentConfig",
     "StudentName",
     "StudyConfig",
     "TeacherConfig",
-    "TeacherName",
     "load_config",
     "override",
     "parse_config",

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler
+from pydantic_core import CoreSchema, PydanticKnownError, core_schema
+
+from engine.components import Kind, component, component_names
 
 __all__ = [
     "PACKAGED_ENCODER",
@@ -13,6 +17,7 @@ __all__ = [
     "CorpusConfig",
     "Execution",
     "ModelConfig",
+    "NameOf",
     "Section",
     "with_model",
 ]
@@ -29,6 +34,43 @@ class Section(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    def parts(self) -> dict[str, Any]:
+        """What the section says, by name: what a fingerprint depends on."""
+        return {name: getattr(self, name) for name in type(self).model_fields}
+
+    @classmethod
+    def further_sections(cls) -> Mapping[str, type[Section]]:
+        """Sections that may stand in this one and are none of its fields, by name."""
+        return {}
+
+
+@dataclass(frozen=True)
+class NameOf:
+    """Of a text: it names a component.
+
+    Attributes:
+        kind: the engine's components and those of installed packages.
+        also: further words.
+    """
+
+    kind: Kind[Any]
+    also: tuple[str, ...] = ()
+
+    def names(self) -> list[str]:
+        """All words that are allowed."""
+        return [*self.also, *component_names(self.kind)]
+
+    def __get_pydantic_core_schema__(self, source: Any, of: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self._checked, of(source))
+
+    def _checked(self, name: str) -> str:
+        if name not in self.names():
+            expected = ", ".join(f"'{known}'" for known in self.names())
+            raise PydanticKnownError("literal_error", {"expected": expected})
+        if name not in self.also:
+            component(self.kind, name)  # a package that cannot be imported is told of now
+        return name
 
 
 class Execution(Section):

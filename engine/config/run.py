@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
+from engine.components import component, component_names
 from engine.config.base import CorpusConfig, Section
 from engine.config.evaluation import EvaluationConfig
+from engine.config.facts import TEACHERS
 from engine.config.network import (
     LANGUAGE_MODEL_FEATURES,
     DriftConfig,
@@ -18,14 +20,7 @@ from engine.config.network import (
 )
 from engine.config.selection import COVERING, OBJECTIVES_WITH, Cover, SelectionConfig
 from engine.config.study import StudyConfig
-from engine.config.teacher import (
-    LANGUAGE_MODEL_TEACHERS,
-    POINTWISE_TEACHERS,
-    RANKING_TEACHERS,
-    TURN_TEACHERS,
-    SampleConfig,
-    TeacherConfig,
-)
+from engine.config.teacher import SampleConfig, TeacherConfig
 
 __all__ = [
     "Config",
@@ -111,12 +106,13 @@ class Config(Section):
         """The objective of the selection: as set, or the teacher's own."""
         if self.selection.objective is not None:
             return self.selection.objective
-        if self.teacher.name in RANKING_TEACHERS:
-            return "top_mean"
+        own = self.teacher.facts.default_objective or "facility_location"
+        if own == "top_mean":
+            return own
         if self.owned is not None:
             return "facility_location_conditional_gain"
-        in_turn = self.teacher.name in TURN_TEACHERS and self.target is not None
-        return "round_robin" if in_turn and self.selection.cover != "self" else "facility_location"
+        has_turns = self.target is not None and self.selection.cover != "self"
+        return own if own != "round_robin" or has_turns else "facility_location"
 
     @property
     def cover(self) -> Cover:
@@ -134,11 +130,13 @@ class Config(Section):
         if len(set(self.features)) < len(self.features):
             raise ValueError(f"features names one twice: {', '.join(self.features)}")
         by_model = [name for name in self.features if name in LANGUAGE_MODEL_FEATURES]
-        if by_model and self.teacher.name not in LANGUAGE_MODEL_TEACHERS:
+        if by_model and not self.teacher.facts.reads_language_model:
+            known = [component(TEACHERS, name) for name in component_names(TEACHERS)]
+            others = [kind.name for kind in known if kind.reads_language_model]
             raise ValueError(
                 f"features: {by_model[0]} is read by the teacher's language model, and teacher "
                 f"{self.teacher.name} has none: leave it out, or use one of "
-                f"{', '.join(LANGUAGE_MODEL_TEACHERS)}"
+                f"{', '.join(others)}"
             )
         if self.student.name == "cosine" and "text" not in self.features:
             raise ValueError("student cosine compares the texts' embeddings: add text to features")
@@ -150,7 +148,7 @@ class Config(Section):
                 "selection.second_look: with sample.fraction 1 the teacher is asked about "
                 "everything before: leave one of them out"
             )
-        if self.cover == "self" and self.teacher.name not in POINTWISE_TEACHERS:
+        if self.cover == "self" and self.teacher.facts.pairwise:
             raise ValueError(
                 "selection.second_look asks the teacher about the targets, and here the picks "
                 "cover the candidates: set target.path, and leave out selection.cover"
@@ -178,7 +176,7 @@ class Config(Section):
             self._check_second_look()
         if name in ("top_mean", "random"):
             return self
-        if self.teacher.name in POINTWISE_TEACHERS and cover != "self":
+        if not self.teacher.facts.pairwise and cover != "self":
             raise ValueError(
                 f"teacher {self.teacher.name} scores rows, not pairs, so {name} has "
                 "nothing to cover: use selection.objective top_mean"

@@ -3,32 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from functools import cache
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, create_model, model_validator
 
-from engine.config.base import (
-    PACKAGED_ENCODER,
-    PACKAGED_LANGUAGE_MODEL,
-    Execution,
-    ModelConfig,
-    Section,
-    with_model,
-)
+from engine.components import component, component_names
+from engine.config.base import Execution, ModelConfig, NameOf, Section, with_model
+from engine.config.facts import TEACHERS, TeacherFacts
 
 __all__ = [
-    "LANGUAGE_MODEL_TEACHERS",
-    "POINTWISE_TEACHERS",
-    "RANKING_TEACHERS",
-    "TEACHER_MODELS",
-    "TURN_TEACHERS",
     "AuditConfig",
-    "LessConfig",
     "SampleConfig",
-    "SelectITConfig",
     "TeacherConfig",
-    "TeacherName",
 ]
+
+
+Own = TypeVar("Own", bound=Section)
 
 
 class AuditConfig(Section):
@@ -79,85 +70,18 @@ class SampleConfig(Section):
     audit: AuditConfig = AuditConfig()
 
 
-class SelectITConfig(Section):
-    """The SelectIT teacher: a model rates rows; its hesitation counts against them."""
-
-    models: tuple[ModelConfig, ...] = Field(
-        (), description="further models beside teacher.model; each weighs by its parameters"
-    )
-    rating_prompts: tuple[str, ...] = Field(
-        (
-            "Rate the quality of the response to the instruction below on a scale from 1 to 5, "
-            "where 1 is very poor and 5 is excellent. Reply with the number only.",
-            "How well does the response below follow its instruction? Give a score from 1 (not at "
-            "all) to 5 (perfectly). Reply with the number only.",
-            "Judge how accurate, complete and helpful the response below is for its instruction. "
-            "Score it from 1 (useless) to 5 (ideal). Reply with the number only.",
-            "Would the instruction and response below make a good training example? Grade them "
-            "from 1 (certainly not) to 5 (certainly). Reply with the number only.",
-            "Read the instruction and the response below and grade the response from 1 to 5: the "
-            "better it is, the higher the number. Reply with the number only.",
-        ),
-        min_length=1,
-        description="k sentences that ask for a rating from 1 to `levels`",
-    )
-    levels: int = Field(5, ge=2, le=9, description="digits 1..levels that are read as a rating")
-    alpha: float = Field(0.2, ge=0, description="weight of the spread over rating prompts")
-    prob_form: Literal["normalised", "reference"] = Field(
-        "normalised", description="reference: a softmax over the normalised probabilities"
-    )
-
-
-class LessConfig(Section):
-    """The LESS teacher: similarity of gradients along a LoRA warm-up."""
-
-    lora_rank: int = Field(128, ge=1, description="of the adapters of the warm-up")
-    lora_alpha: float = Field(512, gt=0, description="their scale, divided by the rank")
-    lora_dropout: float = Field(0.1, ge=0, lt=1, description="during the warm-up only")
-    lora_targets: tuple[str, ...] = Field(
-        ("q_proj", "k_proj", "v_proj", "o_proj"), min_length=1, description="names of linear layers"
-    )
-    warmup_fraction: float = Field(0.05, gt=0, le=1, description="share of the pool")
-    warmup_epochs: int = Field(4, ge=1, description="checkpoints: one per epoch")
-    warmup_batch_size: int = Field(32, ge=1, description="rows per optimiser step")
-    warmup_ratio: float = Field(0.03, ge=0, lt=1, description="share of steps with rising rate")
-    learning_rate: float = Field(2e-5, gt=0, description="peak; then linear decay to 0")
-    adam_form: Literal["corrected", "reference"] = Field(
-        "corrected", description="reference: Adam's moments without bias correction"
-    )
-    projection_dim: int = Field(
-        8192, ge=64, le=16384, description="size of a projected gradient; multiple of 64"
-    )
-
-
-# The module of each is engine/teachers/NAME.py (docs/extending.md).
-TeacherName = Literal[
-    "delift",
-    "delift_se",
-    "less",
-    "rds",
-    "selectit",
-    "random",
-]
-# Teachers that score a row alone, without a target.
-POINTWISE_TEACHERS = ("selectit",)
-LANGUAGE_MODEL_TEACHERS = ("delift", "less", "rds", "selectit")  # teacher.model is a causal one
-RANKING_TEACHERS = ("less", "selectit")  # published with "take the best", not with coverage
-TURN_TEACHERS = ("rds",)  # published with round robin
-# What `teacher.model` is where the settings do not say; a teacher that is not here needs no model.
-TEACHER_MODELS: dict[str, dict[str, Any]] = {
-    "delift": {"path": PACKAGED_LANGUAGE_MODEL, "dtype": "bfloat16"},
-    "delift_se": {"path": PACKAGED_ENCODER},
-    "less": {"path": PACKAGED_LANGUAGE_MODEL, "dtype": "bfloat16"},
-    "rds": {"path": PACKAGED_LANGUAGE_MODEL, "dtype": "bfloat16"},
-    "selectit": {"path": PACKAGED_LANGUAGE_MODEL, "dtype": "bfloat16"},
-}
-
-
 class TeacherConfig(Section):
-    """The expensive oracle whose scores the network learns."""
+    """The expensive oracle whose scores the network learns.
 
-    name: TeacherName = Field("delift", description="docs/choosing.md says which when")
+    A teacher's own settings are a section of its name, defined with the teacher. Those of teachers
+    that are not named may stand there too, and play no part.
+    """
+
+    model_config = ConfigDict(extra="allow")  # those sections: `_complete` refuses all else
+
+    name: Annotated[str, NameOf(TEACHERS)] = Field(
+        "delift", description="docs/choosing.md says which when"
+    )
     model: ModelConfig = Field(description="language model, or the encoder of delift_se")
     instruction: str = Field(
         "Answer the query below as well as you can.",
@@ -179,12 +103,54 @@ class TeacherConfig(Section):
         description="rds, delift_se by cosine: take the mean vector of the asked candidates off "
         "every vector first. Default: rds does, since states of language models all point one way",
     )
-    less: LessConfig = LessConfig()
-    selectit: SelectITConfig = SelectITConfig()
     execution: Execution = Execution()
+
+    @property
+    def facts(self) -> type[TeacherFacts]:
+        """The class of the teacher, of which settings know the facts alone."""
+        return component(TEACHERS, self.name)
+
+    def own(self, kind: type[Own]) -> Own:
+        """The settings that the named teacher alone has."""
+        section = (self.model_extra or {})[self.name]
+        assert isinstance(section, kind), f"the settings of teacher {self.name} are others"
+        return section
+
+    def parts(self) -> dict[str, Any]:
+        extra = self.model_extra or {}
+        return super().parts() | {name: extra[name] for name in extra if name == self.name}
+
+    @classmethod
+    def further_sections(cls) -> dict[str, type[Section]]:
+        """The sections of the teachers that have settings of their own."""
+        named = ((name, _settings_of(name)) for name in component_names(TEACHERS))
+        return {name: settings for name, settings in named if settings is not None}
 
     @model_validator(mode="before")
     @classmethod
-    def _complete_model(cls, values: Any) -> Any:
-        name = str(values.get("name", "delift")) if isinstance(values, Mapping) else ""
-        return with_model(values, TEACHER_MODELS.get(name, {"path": ""}))
+    def _complete(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        name = values.get("name", cls.model_fields["name"].default)
+        given = {key: values[key] for key in values if key not in cls.model_fields}
+        if _settings_of(name) is not None:
+            given = {name: {}, **given}
+        sections = dict(_sections(tuple(given)).model_validate(given))
+        model = component(TEACHERS, name).default_model if _is_teacher(name) else None
+        return with_model({**values, **sections}, model or {"path": ""})
+
+
+@cache
+def _sections(names: tuple[str, ...]) -> type[Section]:
+    """A section of sections of teachers: validates each in its place, and refuses other names."""
+    found = {name: settings for name in names if (settings := _settings_of(name)) is not None}
+    fields: dict[str, Any] = {name: (settings, ...) for name, settings in found.items()}
+    return create_model("TeacherSections", __base__=Section, **fields)
+
+
+def _settings_of(name: Any) -> type[Section] | None:
+    return component(TEACHERS, name).Settings if _is_teacher(name) else None
+
+
+def _is_teacher(name: Any) -> bool:
+    return isinstance(name, str) and name in component_names(TEACHERS)

@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from engine.models.language_model import LanguageModel, ResponseProbabilities, Suffix, batches
+from engine.models.language_model import LanguageModel, ResponseProbabilities, batches
+from engine.models.prompt_tokenizer import Suffix
 
 __all__ = ["GeneratingModel", "Sampling"]
 

@@ -29,7 +29,7 @@ from engine.models.causal_model import (
     load_causal_model,
     logits_finisher,
 )
-from engine.models.prompt_tokenizer import ChatFrame, PromptTokenizer, TrainingRow
+from engine.models.prompt_tokenizer import ChatFrame, PromptTokenizer, Suffix, TrainingRow
 from engine.models.resolve import loading
 
 __all__ = [
@@ -37,28 +37,12 @@ __all__ = [
     "NextTokenProbabilities",
     "ResponseProbabilities",
     "RowReadings",
-    "Suffix",
     "batches",
 ]
 
 # Rows of the LM head that are turned into float32 at a time: 8192 of width 4096 are 134 MB.
 _FLOAT32_ROWS = 8192
 _SOFTMAX_ROWS = 16
-
-
-@dataclass(frozen=True, slots=True)
-class Suffix:
-    """What follows the shared prefix in one prompt.
-
-    Attributes:
-        query: token ids that are read but not scored; never empty.
-        response: token ids that are scored, the final eos included; never empty.
-        prefix_length: how many of the prefix's tokens come before it; None is all of them.
-    """
-
-    query: Sequence[int]
-    response: Sequence[int]
-    prefix_length: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,14 @@ from typing import Any
 from engine.errors import ModelError
 from engine.example import ANSWER_MARK, Example
 
-__all__ = ["CHARACTERS_PER_TOKEN", "ChatFrame", "PromptTokenizer", "TrainingRow", "tokenised_row"]
+__all__ = [
+    "CHARACTERS_PER_TOKEN",
+    "ChatFrame",
+    "PromptTokenizer",
+    "Suffix",
+    "TrainingRow",
+    "tokenised_row",
+]
 
 # No tokenizer packs natural text this densely: longer texts need not be tokenised in full.
 CHARACTERS_PER_TOKEN = 64
@@ -30,6 +37,21 @@ class TrainingRow:
     def size(self) -> int:
         """Tokens that are read: all but the last, which is only predicted."""
         return len(self.prompt) + len(self.response) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Suffix:
+    """What follows the shared prefix in one prompt.
+
+    Attributes:
+        query: token ids that are read but not scored; never empty.
+        response: token ids that are scored, the final eos included; never empty.
+        prefix_length: how many of the prefix's tokens come before it; None is all of them.
+    """
+
+    query: Sequence[int]
+    response: Sequence[int]
+    prefix_length: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

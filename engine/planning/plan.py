@@ -142,7 +142,7 @@ def _measure(config: Config, scratch: RunDirectory) -> tuple[Sizes, Asked, Asked
         few = rows["candidate"][:READ_ROWS]
         read = probe_reading(config, corpus, few, scratch.path, actors, PROBE_SECONDS)
     memory = {"encoder": model_bytes(config.embedding.model)}
-    memory["teacher"] = model_bytes(config.teacher.model) if kind.name != "random" else 2**28
+    memory["teacher"] = model_bytes(config.teacher.model) if kind.default_model else 2**28
     prices = Prices(
         encoder, teacher, one, found, ingest_seconds, encoder.width, memory, read
     )  # fmt: skip
@@ -194,7 +194,7 @@ def _remarks(
             "gate.on_low_fidelity extend may ask for more, up to "
             f"gate.max_fraction {config.gate.max_fraction:g}: that is not counted."
         )
-    if config.teacher.name == "delift":
+    if config.teacher.facts.shares_candidate:
         remarks.append(
             f"A candidate of the probe has {PIECE} targets; with more, what they share costs less."
         )

@@ -71,11 +71,10 @@ def _models(
     teacher = f"teacher ({config.teacher.name})"
     yield _model("student's encoder", config.embedding.model, embed["models"].get("encoder"))
     yield _model(teacher, config.teacher.model, score["models"].get("model"))
-    if config.teacher.name == "selectit":
-        known = score["settings"].get("identity", {}).get("further_models", [])
-        for number, setting in enumerate(config.teacher.selectit.models):
-            identity = known[number]["model"] if number < len(known) else None
-            yield _model(f"{teacher}, as well", setting, identity)
+    known = score["settings"].get("identity", {}).get("further_models", [])
+    for number, setting in enumerate(config.teacher.facts.further_models(config.teacher)):
+        identity = known[number]["model"] if number < len(known) else None
+        yield _model(f"{teacher}, as well", setting, identity)
 
 
 def _model(role: str, setting: ModelConfig, identity: str | None) -> ModelUsed:

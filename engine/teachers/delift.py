@@ -23,15 +23,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
 from engine.config import TeacherConfig
+from engine.config.facts import LANGUAGE_MODEL
 from engine.example import Example
 from engine.kernels.response_error import response_error
-from engine.models.language_model import LanguageModel, ResponseProbabilities, Suffix
-from engine.models.prompt_tokenizer import CHARACTERS_PER_TOKEN, ChatFrame
+from engine.models.prompt_tokenizer import CHARACTERS_PER_TOKEN, ChatFrame, Suffix
 from engine.teachers.teacher import (
     Features,
     FloatArray,
@@ -41,6 +41,9 @@ from engine.teachers.teacher import (
     Usage,
     model_settings,
 )
+
+if TYPE_CHECKING:
+    from engine.models.language_model import ResponseProbabilities
 
 __all__ = [
     "REFERENCE_INSTRUCTIONS",
@@ -149,7 +152,11 @@ class DeliftTeacher(Teacher):
     """
 
     name = "delift"
+    label = "DELIFT"
     unit = "pair"
+    shares_candidate = True
+    default_model = LANGUAGE_MODEL
+    reads_language_model = True
     feature_sides = ("target",)
 
     def __init__(
@@ -172,6 +179,8 @@ class DeliftTeacher(Teacher):
 
     @classmethod
     def load(cls, config: TeacherConfig, seed: int, prepared: Path | None = None) -> DeliftTeacher:
+        from engine.models.language_model import LanguageModel
+
         return cls(
             LanguageModel(config.model),
             config.instruction,

@@ -10,15 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.config import TeacherConfig
+from engine.config import PACKAGED_ENCODER, TeacherConfig
 from engine.errors import InputError
 from engine.example import Example
-from engine.models.encoder import Encoded, Encoder
 from engine.run_directory import read_json, write_json
 from engine.teachers.teacher import (
     Features,
@@ -30,6 +29,9 @@ from engine.teachers.teacher import (
     VectorSimilarity,
     model_settings,
 )
+
+if TYPE_CHECKING:
+    from engine.models.encoder import Encoded, Encoder
 
 __all__ = ["SIMILARITIES", "DeliftEmbeddingTeacher", "Similarity"]
 
@@ -90,7 +92,9 @@ class DeliftEmbeddingTeacher(Teacher):
     """
 
     name = "delift_se"
+    label = "DELIFT(SE)"
     unit = "point"
+    default_model = {"path": PACKAGED_ENCODER}  # noqa: RUF012
     feature_sides = ("candidate", "target")
     same_features = True
 
@@ -119,8 +123,7 @@ class DeliftEmbeddingTeacher(Teacher):
         cls, config: TeacherConfig, seed: int, prepared: Path | None = None
     ) -> DeliftEmbeddingTeacher:
         mean = None if prepared is None else float(read_json(prepared)["mean_squared_distance"])
-        encoder = partial(Encoder, config.model, config.max_tokens)
-        return cls(encoder, config.similarity, config.batch_size, mean)
+        return cls(partial(_encoder, config), config.similarity, config.batch_size, mean)
 
     @classmethod
     def preparation_share(cls, config: TeacherConfig) -> float:
@@ -135,7 +138,7 @@ class DeliftEmbeddingTeacher(Teacher):
         So it depends on the pool and not on which pairs are asked. Raises InputError for fewer
         than two examples, and when all of them have the same embedding.
         """
-        encoder = Encoder(config.model, config.max_tokens)
+        encoder = _encoder(config)
         texts = [example.text for example in sorted(examples, key=lambda example: example.key)]
         encoded = encoder.encode(texts, config.batch_size, normalize=False)
         vectors = encoded.vectors[np.isfinite(encoded.vectors).all(axis=1)].astype(np.float64)
@@ -181,3 +184,9 @@ class DeliftEmbeddingTeacher(Teacher):
         values = self._compare(candidate_feature, target_features)
         problems = [None if np.isfinite(value) else _NOT_FINITE for value in values]
         return Scores(values, problems, Usage())
+
+
+def _encoder(config: TeacherConfig) -> Encoder:
+    from engine.models.encoder import Encoder
+
+    return Encoder(config.model, config.max_tokens)

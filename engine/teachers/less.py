@@ -23,20 +23,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import safe_open
-from safetensors.torch import save_file
-from torch import Tensor
+from pydantic import Field
 
-from engine.config import TeacherConfig
+from engine.config import Section, TeacherConfig
+from engine.config.facts import LANGUAGE_MODEL
 from engine.errors import InputError
 from engine.example import Example, order_hash
-from engine.kernels.adam import BETAS, EPSILON, AdamForm, AdamStep
-from engine.kernels.projection import SignProjection
-from engine.models.lora import LoraCheckpoint, LoraModel, learning_rates
 from engine.models.prompt_tokenizer import TrainingRow, tokenised_row
 from engine.run_directory import atomic_path
 from engine.teachers.teacher import (
@@ -49,7 +45,14 @@ from engine.teachers.teacher import (
     model_settings,
 )
 
-__all__ = ["PROJECTION_SEED", "TEMPLATE_VERSION", "LessTeacher"]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from engine.kernels.adam import AdamForm, AdamStep
+    from engine.kernels.projection import SignProjection
+    from engine.models.lora import LoraCheckpoint, LoraModel
+
+__all__ = ["PROJECTION_SEED", "TEMPLATE_VERSION", "LessSettings", "LessTeacher"]
 
 TEMPLATE_VERSION = 1  # raise it when the same texts would give other ids
 PROJECTION_SEED = 20402  # the same matrix in all runs; its form is part of the template version
@@ -74,6 +77,28 @@ class _Asked:
         return Usage(num_rows * num_passes, tokens * num_passes, self.num_truncated * num_passes)
 
 
+class LessSettings(Section):
+    """The LESS teacher: similarity of gradients along a LoRA warm-up."""
+
+    lora_rank: int = Field(128, ge=1, description="of the adapters of the warm-up")
+    lora_alpha: float = Field(512, gt=0, description="their scale, divided by the rank")
+    lora_dropout: float = Field(0.1, ge=0, lt=1, description="during the warm-up only")
+    lora_targets: tuple[str, ...] = Field(
+        ("q_proj", "k_proj", "v_proj", "o_proj"), min_length=1, description="names of linear layers"
+    )
+    warmup_fraction: float = Field(0.05, gt=0, le=1, description="share of the pool")
+    warmup_epochs: int = Field(4, ge=1, description="checkpoints: one per epoch")
+    warmup_batch_size: int = Field(32, ge=1, description="rows per optimiser step")
+    warmup_ratio: float = Field(0.03, ge=0, lt=1, description="share of steps with rising rate")
+    learning_rate: float = Field(2e-5, gt=0, description="peak; then linear decay to 0")
+    adam_form: Literal["corrected", "reference"] = Field(
+        "corrected", description="reference: Adam's moments without bias correction"
+    )
+    projection_dim: int = Field(
+        8192, ge=64, le=16384, description="size of a projected gradient; multiple of 64"
+    )
+
+
 class LessTeacher(Teacher):
     """Weighted cosine of a candidate's Adam step and a target's gradient, in [-1, 1].
 
@@ -90,7 +115,12 @@ class LessTeacher(Teacher):
     """
 
     name = "less"
+    label = "LESS"
     unit = "point"
+    default_model = LANGUAGE_MODEL
+    reads_language_model = True
+    default_objective = "top_mean"  # as published
+    Settings = LessSettings
     feature_sides = ("candidate", "target")
 
     def __init__(
@@ -117,6 +147,8 @@ class LessTeacher(Teacher):
 
     @cached_property
     def _projection(self) -> SignProjection:
+        from engine.kernels.projection import SignProjection
+
         return SignProjection(self._dim, PROJECTION_SEED, self._model.device)
 
     @property
@@ -129,25 +161,27 @@ class LessTeacher(Teacher):
         return cls(
             partial(_load_model, config, seed),
             prepared,
-            config.less.adam_form,
-            config.less.projection_dim,
+            config.own(LessSettings).adam_form,
+            config.own(LessSettings).projection_dim,
             config.max_tokens,
             config.batch_size,
         )
 
     @classmethod
     def identity(cls, config: TeacherConfig) -> dict[str, Any]:
+        from engine.kernels.adam import BETAS, EPSILON
+
         return {
             **model_settings(config),
             "template": TEMPLATE_VERSION,
             "projection_seed": PROJECTION_SEED,
             "adam": [*BETAS, EPSILON],
-            **config.less.model_dump(mode="json"),
+            **config.own(LessSettings).model_dump(mode="json"),
         }
 
     @classmethod
     def preparation_share(cls, config: TeacherConfig) -> float:
-        return config.less.warmup_fraction
+        return config.own(LessSettings).warmup_fraction
 
     @classmethod
     def prepare(
@@ -159,7 +193,9 @@ class LessTeacher(Teacher):
         with one too long, are left out; raises InputError when none is left. The file takes
         12 bytes per adapter weight and epoch.
         """
-        settings = config.less
+        from engine.models.lora import learning_rates
+
+        settings = config.own(LessSettings)
         model = _load_model(config, seed)
         limit = min(config.max_tokens, model.context_size)
         asked = _ask(model, limit, examples)
@@ -239,6 +275,10 @@ class LessTeacher(Teacher):
 
     def _enter(self, epoch: int, side: Side) -> list[AdamStep]:
         """Put a checkpoint into the model; for candidates, Adam's step of each matrix."""
+        from safetensors import safe_open
+
+        from engine.kernels.adam import AdamStep
+
         names = list(self._model.matrices)
         num_steps = int(_read_epochs(self._checkpoints)[epoch]["num_steps"])
         with safe_open(self._checkpoints, "pt") as file:
@@ -262,7 +302,9 @@ class LessTeacher(Teacher):
 
 
 def _load_model(config: TeacherConfig, seed: int) -> LoraModel:
-    settings = config.less
+    from engine.models.lora import LoraModel
+
+    settings = config.own(LessSettings)
     return LoraModel(
         config.model,
         settings.lora_rank,
@@ -297,6 +339,8 @@ def _ask(model: LoraModel, limit: int, examples: Sequence[Example]) -> _Asked:
 
 def _write_checkpoints(checkpoints: Sequence[LoraCheckpoint], path: Path) -> None:
     """Tensors EPOCH/KIND/MATRIX, and what is not a tensor as JSON."""
+    from safetensors.torch import save_file
+
     tensors = {}
     for epoch, checkpoint in enumerate(checkpoints):
         for what in ("weights", "first_moments", "second_moments"):
@@ -311,6 +355,8 @@ def _write_checkpoints(checkpoints: Sequence[LoraCheckpoint], path: Path) -> Non
 
 
 def _read_epochs(path: Path) -> list[dict[str, float]]:
+    from safetensors import safe_open
+
     with safe_open(path, "pt") as file:
         epochs: list[dict[str, float]] = json.loads(file.metadata()[_METADATA])
     return epochs

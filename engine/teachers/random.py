@@ -21,11 +21,13 @@ _BITS = 24
 class RandomTeacher(Teacher):
     """Uniform scores in [0, 1), a hash of (seed, candidate, target); free, no model.
 
-    `identity` holds no seed: the caller, who knows it, adds it to the name of its score store.
+    `identity` holds no seed: it is `seeded`, so the seed is in the name of its score store.
     """
 
     name = "random"
+    label = "random"
     unit = "pair"
+    seeded = True
     feature_sides = ()
 
     def __init__(self, seed: int) -> None:

@@ -16,14 +16,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from engine.config import TeacherConfig
+from engine.config.facts import LANGUAGE_MODEL
 from engine.example import Example
 from engine.kernels.similarity import similarities
-from engine.models.language_model import LanguageModel, RowReadings
 from engine.models.prompt_tokenizer import PromptTokenizer, TrainingRow, tokenised_row
 from engine.teachers.teacher import (
     Features,
@@ -35,6 +35,9 @@ from engine.teachers.teacher import (
     VectorSimilarity,
     model_settings,
 )
+
+if TYPE_CHECKING:
+    from engine.models.language_model import RowReadings
 
 __all__ = ["TEMPLATE_VERSION", "RdsTeacher"]
 
@@ -74,7 +77,11 @@ class RdsTeacher(Teacher):
     """
 
     name = "rds"
+    label = "RDS+"
     unit = "point"
+    default_model = LANGUAGE_MODEL
+    reads_language_model = True
+    default_objective = "round_robin"  # as published
     feature_sides = ("candidate", "target")
     same_features = True
     centred = True
@@ -92,6 +99,8 @@ class RdsTeacher(Teacher):
 
     @classmethod
     def load(cls, config: TeacherConfig, seed: int, prepared: Path | None = None) -> RdsTeacher:
+        from engine.models.language_model import LanguageModel
+
         return cls(lambda: LanguageModel(config.model), config.max_tokens, config.batch_size)
 
     @classmethod

@@ -66,7 +66,7 @@ def run(context: StageContext) -> StageResult:
     home = context.inputs["run-score"].directory if "run-score" in context.inputs else None
     home = home or context.directory
     rows, contents = run_task(_rows_to_prepare, config, corpus)
-    seeded = bool(rows) or teacher.name == "random"
+    seeded = bool(rows) or teacher.seeded
     key = digest(config.seed if seeded else None, identity(config), *([contents] if rows else []))
     store = home / STORE / f"{teacher.name}-{key}"
     inputs = (context.inputs["ingest"], context.inputs["sample"])

@@ -18,17 +18,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
+from pydantic import Field
 
-from engine.config import ModelConfig, TeacherConfig
+from engine.config import ModelConfig, Section, TeacherConfig
+from engine.config.facts import LANGUAGE_MODEL
 from engine.errors import ModelError
 from engine.example import Example
 from engine.kernels.rating import ProbabilityForm, model_score, sentence_score, token_score
-from engine.models.language_model import LanguageModel, NextTokenProbabilities
 from engine.models.prompt_tokenizer import CHARACTERS_PER_TOKEN
-from engine.models.resolve import model_identity
 from engine.teachers.teacher import (
     Features,
     FloatArray,
@@ -39,7 +39,10 @@ from engine.teachers.teacher import (
     model_settings,
 )
 
-__all__ = ["TEMPLATE_VERSION", "RatingModel", "SelectITTeacher"]
+if TYPE_CHECKING:
+    from engine.models.language_model import NextTokenProbabilities
+
+__all__ = ["TEMPLATE_VERSION", "RatingModel", "SelectITSettings", "SelectITTeacher"]
 
 TEMPLATE_VERSION = 1  # raise it when the same texts would give other ids
 
@@ -47,6 +50,35 @@ _ANSWER_MARK = "\nThe answer is:"
 # What ends the prompt after the mark, and what is put before a digit.
 _DIGIT_FORMS = (("", " "), (" ", ""), ("", ""))
 _NO_RATING = "the model gave no usable probability to the ratings"
+
+
+class SelectITSettings(Section):
+    """The SelectIT teacher: a model rates rows; its hesitation counts against them."""
+
+    models: tuple[ModelConfig, ...] = Field(
+        (), description="further models beside teacher.model; each weighs by its parameters"
+    )
+    rating_prompts: tuple[str, ...] = Field(
+        (
+            "Rate the quality of the response to the instruction below on a scale from 1 to 5, "
+            "where 1 is very poor and 5 is excellent. Reply with the number only.",
+            "How well does the response below follow its instruction? Give a score from 1 (not at "
+            "all) to 5 (perfectly). Reply with the number only.",
+            "Judge how accurate, complete and helpful the response below is for its instruction. "
+            "Score it from 1 (useless) to 5 (ideal). Reply with the number only.",
+            "Would the instruction and response below make a good training example? Grade them "
+            "from 1 (certainly not) to 5 (certainly). Reply with the number only.",
+            "Read the instruction and the response below and grade the response from 1 to 5: the "
+            "better it is, the higher the number. Reply with the number only.",
+        ),
+        min_length=1,
+        description="k sentences that ask for a rating from 1 to `levels`",
+    )
+    levels: int = Field(5, ge=2, le=9, description="digits 1..levels that are read as a rating")
+    alpha: float = Field(0.2, ge=0, description="weight of the spread over rating prompts")
+    prob_form: Literal["normalised", "reference"] = Field(
+        "normalised", description="reference: a softmax over the normalised probabilities"
+    )
 
 
 class RatingModel(Protocol):
@@ -108,8 +140,13 @@ class SelectITTeacher(Teacher):
     """
 
     name = "selectit"
+    label = "SelectIT"
     unit = "point"
     pairwise = False
+    default_model = LANGUAGE_MODEL
+    reads_language_model = True
+    default_objective = "top_mean"  # as published
+    Settings = SelectITSettings
     feature_sides = ("candidate",)
 
     def __init__(
@@ -136,7 +173,9 @@ class SelectITTeacher(Teacher):
     def load(
         cls, config: TeacherConfig, seed: int, prepared: Path | None = None
     ) -> SelectITTeacher:
-        settings = config.selectit
+        from engine.models.language_model import LanguageModel
+
+        settings = config.own(SelectITSettings)
         return cls(
             lambda: [LanguageModel(model) for model in _models(config)],
             settings.rating_prompts,
@@ -148,8 +187,14 @@ class SelectITTeacher(Teacher):
         )
 
     @classmethod
+    def further_models(cls, config: TeacherConfig) -> Sequence[ModelConfig]:
+        return config.own(SelectITSettings).models
+
+    @classmethod
     def identity(cls, config: TeacherConfig) -> dict[str, Any]:
-        settings = config.selectit
+        from engine.models.resolve import model_identity
+
+        settings = config.own(SelectITSettings)
         return {
             **model_settings(config),
             "template": TEMPLATE_VERSION,
@@ -266,7 +311,7 @@ class _Rater:
 def _models(config: TeacherConfig) -> list[ModelConfig]:
     """All models; threads are a process's, so those of the first count for all."""
     threads = {"threads": config.model.threads}
-    further = [model.model_copy(update=threads) for model in config.selectit.models]
+    further = [model.model_copy(update=threads) for model in config.own(SelectITSettings).models]
     return [config.model, *further]
 
 

@@ -1,26 +1,27 @@
 """What a teacher is: the expensive oracle whose scores the InfluenceNetwork learns.
 
 `teacher_class` finds a teacher by its name without loading a model, `load_teacher` loads it. To
-add one: a module of its name with a `Teacher` subclass of its name, and the name in `TeacherName`
-(docs/extending.md). Teachers see examples, not files, and know nothing of where they run.
+add one: a `Teacher` subclass with a `name`, in a module here or as an entry point of another
+package (docs/extending.md). Settings ask the class for its facts, so a teacher's module imports
+torch, and what needs it, inside functions. Teachers see examples, not files, and know nothing of
+where they run.
 """
 
 from __future__ import annotations
 
-import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.config import TeacherConfig, TeacherName
-from engine.errors import SettingsError
+from engine.components import component
+from engine.config import TeacherConfig
+from engine.config.facts import TEACHERS, TeacherFacts
 from engine.example import Example
-from engine.spelling import meant
 
 __all__ = [
     "Features",
@@ -86,25 +87,18 @@ class Scores:
     usage: Usage
 
 
-class Teacher(ABC):
+class Teacher(TeacherFacts, ABC):
     """Scores pairs, one candidate at a time; made by `load_teacher`.
 
     A bad row is NaN with a problem text, never an exception. What a teacher says about a pair
     depends on the other targets of the same call through rounding only.
 
-    Attributes:
-        name: as in the settings.
-        unit: what its cost grows with, pairs or points.
-        pairwise: whether targets matter; else a score belongs to the candidate alone, and it is
-            asked with one target that stands for all.
+    Attributes, beside those of `TeacherFacts`:
         feature_sides: sides whose points need `features` before a pair can be scored.
         same_features: whether a row's feature is the same on both sides, so that one serves both.
         centred: whether `teacher.centred` is on where nothing is said; read with a similarity.
     """
 
-    name: ClassVar[str]
-    unit: ClassVar[Literal["pair", "point"]]
-    pairwise: ClassVar[bool] = True
     feature_sides: ClassVar[tuple[Side, ...]]
     same_features: ClassVar[bool] = False
     centred: ClassVar[bool] = False
@@ -164,15 +158,9 @@ class Teacher(ABC):
 
 def teacher_class(name: str) -> type[Teacher]:
     """The class of a teacher, by the name in the settings; loads no model."""
-    known = get_args(TeacherName)
-    if name not in known:
-        listed = ", ".join(known)
-        raise SettingsError(f"unknown teacher {name!r}; known: {listed}{meant(name, known)}")
-    defined = vars(importlib.import_module(f"engine.teachers.{name}")).values()
-    classes = [value for value in defined if isinstance(value, type) and issubclass(value, Teacher)]
-    found = [class_ for class_ in classes if getattr(class_, "name", None) == name]
-    assert len(found) == 1, f"engine/teachers/{name}.py has no one Teacher whose name is {name!r}"
-    return found[0]
+    found = component(TEACHERS, name)
+    assert issubclass(found, Teacher), f"teacher {name} has facts and answers nothing"
+    return found
 
 
 def load_teacher(config: TeacherConfig, seed: int, prepared: Path | None = None) -> Teacher:

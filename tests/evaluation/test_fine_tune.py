@@ -10,8 +10,9 @@ from engine.evaluation import fine_tune
 from engine.evaluation.fine_tune import TrainingJob, train_adapters
 from engine.evaluation.prompts import PromptBuilder
 from engine.example import Example
-from engine.models.language_model import LanguageModel, Suffix
+from engine.models.language_model import LanguageModel
 from engine.models.lora import LoraModel
+from engine.models.prompt_tokenizer import Suffix
 from engine.run_directory import finished_part
 from tests.evaluation.subsets import evaluation_settings, write_inputs
 from tests.tiny_models import build_tiny_language_model

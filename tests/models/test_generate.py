@@ -6,7 +6,7 @@ import torch
 
 from engine.config import ModelConfig
 from engine.models.generating_model import GeneratingModel, Sampling
-from engine.models.language_model import Suffix
+from engine.models.prompt_tokenizer import Suffix
 from tests.tiny_models import build_tiny_language_model
 
 PROMPTS = ["one", "a longer prompt, by far", "two", "x"]

@@ -24,7 +24,8 @@ from transformers import (
 
 from engine.config import ModelConfig
 from engine.errors import ModelError
-from engine.models.language_model import LanguageModel, Suffix
+from engine.models.language_model import LanguageModel
+from engine.models.prompt_tokenizer import Suffix
 from tests.tiny_models import VOCAB_SIZE, build_tiny_language_model
 
 PREFIX = [256, *range(40, 60)]

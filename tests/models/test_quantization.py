@@ -9,7 +9,8 @@ import pytest
 from engine.config import ModelConfig
 from engine.errors import ModelError, SettingsError
 from engine.models.encoder import Encoder
-from engine.models.language_model import LanguageModel, Suffix
+from engine.models.language_model import LanguageModel
+from engine.models.prompt_tokenizer import Suffix
 from tests.tiny_models import build_tiny_encoder, build_tiny_language_model
 
 needs_bitsandbytes = pytest.mark.skipif(

@@ -11,8 +11,8 @@ from engine.config import ModelConfig, TeacherConfig
 from engine.errors import ModelError
 from engine.example import Example, content_key
 from engine.kernels.response_error import response_error
-from engine.models.language_model import LanguageModel, ResponseProbabilities, Suffix
-from engine.models.prompt_tokenizer import ChatFrame
+from engine.models.language_model import LanguageModel, ResponseProbabilities
+from engine.models.prompt_tokenizer import ChatFrame, Suffix
 from engine.teachers.delift import REFERENCE_INSTRUCTIONS, DeliftTeacher
 from engine.teachers.teacher import Usage, load_teacher, teacher_class
 from tests.oracles import delift as oracle

@@ -7,16 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.config import ModelConfig, SelectITConfig, TeacherConfig
+from engine.config import ModelConfig, TeacherConfig
 from engine.errors import ModelError
 from engine.example import Example, content_key
 from engine.models.language_model import LanguageModel, NextTokenProbabilities
-from engine.teachers.selectit import SelectITTeacher
+from engine.teachers.selectit import SelectITSettings, SelectITTeacher
 from engine.teachers.teacher import Features, Usage, load_teacher, teacher_class
 from tests.oracles import selectit as oracle
 from tests.tiny_models import build_tiny_language_model
 
-SENTENCES = SelectITConfig().rating_prompts
+SENTENCES = SelectITSettings().rating_prompts
 
 
 def example(instruction: str, output: str, input: str = "") -> Example:

@@ -1,0 +1,120 @@
+"""Teachers, students and objectives by name: the engine's own, and those of installed packages.
+
+A component is a class with a `name` and with everything else that must be known of it. The engine's
+own stand in the modules of one package each. Which names there are is read off their sources, so a
+list imports none of them; and they need no package metadata, which an uploaded working directory
+has not. Another package offers its own as entry points (docs/extending.md):
+
+    [project.entry-points."nn_cift.teachers"]
+    overlap = "my_package.overlap:OverlapTeacher"
+
+They are imported when they are named, never to be listed. Settings ask for components although
+they stand below them: their modules therefore import neither torch nor ray.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from importlib.metadata import EntryPoint, entry_points
+from typing import Generic, TypeVar
+
+from engine.errors import SettingsError
+from engine.spelling import meant
+
+__all__ = ["Kind", "component", "component_names"]
+
+Base = TypeVar("Base")
+# in the body of a class
+_NAME = re.compile(r"""^    name(?:: [\w\[\]]+)? = ["'](\w+)["']""", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Kind(Generic[Base]):
+    """A kind of components.
+
+    Attributes:
+        word: what one is called.
+        package: holds the engine's own, in its modules.
+        base: the class of all of them.
+    """
+
+    word: str
+    package: str
+    base: type[Base]
+
+    @property
+    def group(self) -> str:
+        """The entry points of other packages."""
+        return f"nn_cift.{self.word}s"
+
+
+def component_names(kind: Kind[Base]) -> list[str]:
+    """The names that there are, sorted; imports none of the components."""
+    return sorted({*_own(kind.package), *(entry.name for entry in _installed(kind))})
+
+
+@cache
+def component(kind: Kind[Base], name: str) -> type[Base]:
+    """The class of that name; the engine's own come before those of other packages.
+
+    Raises SettingsError for a name that there is not, and for an installed class that cannot be
+    imported or is no such component.
+    """
+    home = _own(kind.package).get(name)
+    if home is not None:
+        module = importlib.import_module(home)
+        found: list[type[Base]] = [v for v in vars(module).values() if _is_one(kind, v, name)]
+        assert len(found) == 1, f"{module.__name__} has no one {kind.word} whose name is {name!r}"
+        return found[0]
+    entries = [entry for entry in _installed(kind) if entry.name == name]
+    if not entries:
+        names = component_names(kind)
+        raise SettingsError(
+            f"unknown {kind.word} {name!r}; known: {', '.join(names)}{meant(name, names)}"
+        )
+    if len(entries) > 1:
+        homes = " and ".join(sorted(entry.value for entry in entries))
+        raise SettingsError(f"{kind.word} {name} is defined by {homes}: uninstall one of them")
+    return _loaded(kind, entries[0])
+
+
+@cache
+def _own(package: str) -> dict[str, str]:
+    """The engine's own in a package: {name: module}."""
+    sources = [file for file in resources.files(package).iterdir() if file.name.endswith(".py")]
+    return {
+        name: f"{package}.{file.name.removesuffix('.py')}"
+        for file in sources
+        for name in _NAME.findall(file.read_text(encoding="utf-8"))
+    }
+
+
+@cache
+def _installed(kind: Kind[Base]) -> list[EntryPoint]:
+    return [entry for entry in entry_points(group=kind.group) if entry.name.isidentifier()]
+
+
+def _loaded(kind: Kind[Base], entry: EntryPoint) -> type[Base]:
+    try:
+        found = entry.load()
+    except Exception as error:  # whatever a package does when it is imported
+        raise SettingsError(
+            f"{kind.word} {entry.name} of an installed package cannot be imported from "
+            f"{entry.value}: {type(error).__name__}: {error}"
+        ) from error
+    if not _is_one(kind, found, entry.name):
+        raise SettingsError(
+            f"{entry.value} is not a {kind.base.__name__} with name = {entry.name!r}, as the entry "
+            f"point of {kind.word} {entry.name} says"
+        )
+    class_: type[Base] = found
+    return class_
+
+
+def _is_one(kind: Kind[Base], value: object, name: str) -> bool:
+    is_class = isinstance(value, type) and issubclass(value, kind.base)
+    return is_class and vars(value).get("name") == name

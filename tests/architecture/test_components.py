@@ -1,0 +1,58 @@
+"""Components are found by name, carry their facts, and cost settings no heavy import."""
+
+import subprocess
+import sys
+
+import pytest
+
+from engine.components import component, component_names
+from engine.config import parse_config
+from engine.config.facts import TEACHERS
+from engine.errors import SettingsError
+from engine.teachers.teacher import Teacher
+
+KINDS = {kind.word: kind for kind in (TEACHERS,)}
+HEAVY = {"torch", "ray", "numba", "transformers", "sentence_transformers", "scipy", "sklearn"}
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+def test_every_name_is_one_class(kind):
+    names = component_names(kind)
+    assert len(names) >= 6 and names == sorted(set(names))
+    assert [component(kind, name).name for name in names] == names
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_facts_cost_no_heavy_import(kind):
+    code = (
+        "import sys\n"
+        "from engine.components import component, component_names\n"
+        f"from engine.config.facts import {kind.upper()}S as kind\n"
+        "for name in component_names(kind): component(kind, name)\n"
+        f"assert not {HEAVY!r} & set(sys.modules), {HEAVY!r} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("name", component_names(TEACHERS))
+def test_a_teacher_declares_what_has_no_default(name):
+    teacher = component(TEACHERS, name)
+    assert issubclass(teacher, Teacher)
+    assert teacher.label and teacher.unit in ("pair", "point")
+    assert set(teacher.feature_sides) <= {"candidate", "target"}
+    assert not teacher.reads_language_model or teacher.default_model
+
+
+def test_an_unknown_name_is_told_with_what_was_meant():
+    with pytest.raises(SettingsError, match=r"unknown teacher 'delfit'.*mean delift"):
+        component(TEACHERS, "delfit")
+
+
+def test_the_settings_of_a_teacher_stand_beside_those_of_the_named_one():
+    values = {"corpus": {"path": "x"}, "teacher": {"name": "less", "selectit": {"levels": 3}}}
+    teacher = parse_config(values).teacher
+    own = teacher.own(component(TEACHERS, "less").Settings)
+    assert own.lora_rank == 128
+    assert teacher.model_dump()["selectit"]["levels"] == 3
+    assert "selectit" not in teacher.parts(), "another teacher's settings change no score"
+    assert teacher.parts()["less"] == own
