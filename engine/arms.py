@@ -32,7 +32,7 @@ from engine.evaluation.cells import Cell
 from engine.evaluation.judge import RUBRIC_VERSION
 from engine.evaluation.text_metrics import TEXT_METRICS, added_metrics
 from engine.models.resolve import model_identity
-from engine.pipeline import STAGES, run
+from engine.pipeline import STAGES, run, stages_of
 from engine.progress import say
 from engine.run_directory import Artifact, RunDirectory, atomic_path, digest, finish_part
 from engine.selection.prepare import num_to_select
@@ -179,7 +179,7 @@ class _Subsets:
         """A subset by the pipeline's stages; a teacher is prepared alike for every seed."""
         config = _settings_of(self._config, arm)
         seeded = config.model_copy(update={"seed": seed})
-        stages = [stage for stage in STAGES if stage.name in _ASKING]
+        stages = [stage for stage in stages_of(config) if stage.name in _ASKING]
         who = config.teacher.name if arm.kind != "small" else f"small-{config.teacher.name}"
         store = self._directory.path / "teachers" / who
         given = {**self.shared, "run-score": Artifact(store, {"fingerprint": ""})}

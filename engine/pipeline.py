@@ -122,9 +122,12 @@ _READ_THEM = {"select": ("shortlist", "second_look"), "report": ("second_look",)
 
 def stages_of(config: Config) -> tuple[Stage, ...]:
     """The stages of a run with these settings, in their order."""
+    stages = list(STAGES)
+    if config.teacher.facts.from_embeddings:
+        stages = [replace(s, reads=(*s.reads, "embed")) if s.name == "score" else s for s in stages]
     if not config.selection.second_look:
-        return STAGES
-    stages = [replace(s, reads=(*s.reads, *_READ_THEM.get(s.name, ()))) for s in STAGES]
+        return tuple(stages)
+    stages = [replace(s, reads=(*s.reads, *_READ_THEM.get(s.name, ()))) for s in stages]
     place = [stage.name for stage in stages].index("select")
     return (*stages[:place], *SECOND_LOOK, *stages[place:])
 

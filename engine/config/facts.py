@@ -35,6 +35,9 @@ class TeacherFacts:
         default_model: what `teacher.model` is where the settings do not say; None: it needs none.
         reads_language_model: whether `teacher.model` is a causal language model, which features of
             rows can then be read from too.
+        worst: of a teacher of rows, the end of its scores where the bad ones are.
+        from_embeddings: whether its scores are computed from what the embed stage has of a row:
+            they cost nothing, and by default all rows have one.
         default_objective: what its subset is selected by where the settings do not say, if that is
             possible: one that has the targets take turns needs some. None: coverage.
         Settings: its own section of the settings, `teacher.NAME`; None: it has none.
@@ -48,6 +51,8 @@ class TeacherFacts:
     shares_candidate: ClassVar[bool] = False
     default_model: ClassVar[Mapping[str, Any] | None] = None
     reads_language_model: ClassVar[bool] = False
+    worst: ClassVar[Literal["low", "high"]] = "low"
+    from_embeddings: ClassVar[bool] = False
     default_objective: ClassVar[str | None] = None
     Settings: ClassVar[type[Section] | None] = None
 

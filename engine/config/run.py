@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import Field, model_validator
 
 from engine.components import component, component_names
@@ -20,7 +22,7 @@ from engine.config.network import (
 )
 from engine.config.selection import COVERING, OBJECTIVES_WITH, Cover, SelectionConfig
 from engine.config.study import StudyConfig
-from engine.config.teacher import SampleConfig, TeacherConfig
+from engine.config.teacher import SampleConfig, TeacherConfig, with_whole_sample
 
 __all__ = [
     "Config",
@@ -125,6 +127,11 @@ class Config(Section):
         """Whether the objective compares candidates with each other."""
         return self.objective == "graph_cut" or self.selection.form == 1
 
+    @model_validator(mode="before")
+    @classmethod
+    def _ask_for_what_is_free(cls, values: Any) -> Any:
+        return with_whole_sample(values)
+
     @model_validator(mode="after")
     def _check_features(self) -> Config:
         if len(set(self.features)) < len(self.features):
@@ -138,6 +145,17 @@ class Config(Section):
                 f"{self.teacher.name} has none: leave it out, or use one of "
                 f"{', '.join(others)}"
             )
+        if self.teacher.facts.from_embeddings:
+            if "agreement" not in self.features and not {"prompt", "response"} <= {*self.features}:
+                raise ValueError(
+                    f"teacher {self.teacher.name} compares the embeddings of prompt and response: "
+                    "add agreement to features"
+                )
+            if self.sample.fraction < 1:
+                raise ValueError(
+                    f"teacher {self.teacher.name} costs nothing, so every row has its score and "
+                    "none is learned: leave out sample.fraction"
+                )
         if self.student.name == "cosine" and "text" not in self.features:
             raise ValueError("student cosine compares the texts' embeddings: add text to features")
         return self

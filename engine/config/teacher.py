@@ -140,6 +140,21 @@ class TeacherConfig(Section):
         return with_model({**values, **sections}, model or {"path": ""})
 
 
+def with_whole_sample(values: Any) -> Any:
+    """Settings of a run or a gate, whose sample is everything where the teacher costs nothing."""
+    if not isinstance(values, Mapping):
+        return values
+    teacher, sample = values.get("teacher"), values.get("sample", {})
+    if isinstance(teacher, Mapping):
+        name = teacher.get("name")
+        is_free = _is_teacher(name) and component(TEACHERS, name).from_embeddings
+    else:
+        is_free = isinstance(teacher, TeacherConfig) and teacher.facts.from_embeddings
+    if not is_free or not isinstance(sample, Mapping) or "fraction" in sample:
+        return values
+    return {**values, "sample": {**sample, "fraction": 1.0}}
+
+
 @cache
 def _sections(names: tuple[str, ...]) -> type[Section]:
     """A section of sections of teachers: validates each in its place, and refuses other names."""

@@ -18,6 +18,7 @@ import numpy as np
 from engine.artifact_rows import TableParts, target_side
 from engine.cluster import connected, refuse_unseen, run_task
 from engine.config import Config, ModelConfig
+from engine.errors import SettingsError
 from engine.features.feature import sources_of
 from engine.models.resolve import resolve
 from engine.pipeline import STAGES
@@ -85,8 +86,14 @@ def make_plan(
         cluster: to tell the hours for, beside this machine.
         gpu_speedup: workers of this machine that one GPU of the cluster does the work of.
 
-    Raises what reading the corpus and loading the models raise.
+    Raises SettingsError for a teacher that costs nothing, and what reading the corpus and loading
+    the models raise.
     """
+    if config.teacher.facts.from_embeddings:
+        raise SettingsError(
+            f"a plan measures what the teacher costs, and teacher {config.teacher.name} costs "
+            "nothing: start the run"
+        )
     home = RunDirectory.at(run_dir or config.run_dir).path
     scratch = home.with_name(home.name + ".plan")
     discard(scratch)

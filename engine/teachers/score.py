@@ -34,6 +34,7 @@ from engine.run_directory import (
     total_usage,
 )
 from engine.stage import StageContext, StageResult
+from engine.teachers.fit_labels import write_fit_labels
 from engine.teachers.missing import missing_features, missing_pairs
 from engine.teachers.store import (
     PAIR_KEYS,
@@ -78,7 +79,11 @@ def run(context: StageContext) -> StageResult:
     points = run_task(missing_features, scope, teacher.feature_sides)
     used += _ask(context, scope, points, FeatureWorker, f"{teacher.name}, points", "rows")
     similarity = teacher.vector_similarity(config.teacher)
-    if similarity is None:
+    if teacher.from_embeddings:
+        path = context.directory / "labels.parquet"
+        counts = run_task(write_fit_labels, scope, context.inputs["embed"], path)
+        parts = {"labels": [finish_part(context.directory, path, counts["pairs"])]}
+    elif similarity is None:
         pairs = run_task(missing_pairs, scope)
         used += _ask(context, scope, pairs, PairWorker, f"{teacher.name}, pairs", "pairs")
         path = context.directory / "labels.parquet"

@@ -32,9 +32,8 @@ from engine.models.prompt_tokenizer import CHARACTERS_PER_TOKEN
 from engine.teachers.teacher import (
     Features,
     FloatArray,
-    Scores,
+    RowTeacher,
     Side,
-    Teacher,
     Usage,
     model_settings,
 )
@@ -117,7 +116,7 @@ class _Prompts:
     truncated: bool
 
 
-class SelectITTeacher(Teacher):
+class SelectITTeacher(RowTeacher):
     """Quality of a candidate as models see it, in [0, levels]; the same for every target.
 
     `features` does the work: k sequences per row and model, in batches over rows and prompts;
@@ -142,12 +141,10 @@ class SelectITTeacher(Teacher):
     name = "selectit"
     label = "SelectIT"
     unit = "point"
-    pairwise = False
     default_model = LANGUAGE_MODEL
     reads_language_model = True
     default_objective = "top_mean"  # as published
     Settings = SelectITSettings
-    feature_sides = ("candidate",)
 
     def __init__(
         self,
@@ -242,19 +239,6 @@ class SelectITTeacher(Teacher):
             per_model.append(sentence_score(token_score(probabilities, self._form), self._alpha))
         sizes = [rater.num_parameters for rater in self._raters]
         return model_score(np.stack(per_model), sizes).astype(np.float32), usage
-
-    def score(
-        self,
-        candidate: Example,
-        candidate_feature: FloatArray | None,
-        targets: Sequence[Example],
-        target_features: FloatArray | None,
-    ) -> Scores:
-        """The candidate's score, once for each target; calls no model."""
-        assert candidate_feature is not None, "selectit needs the candidate's score"
-        value = np.float32(candidate_feature[0])
-        problem = None if np.isfinite(value) else "the candidate has no rating"
-        return Scores(np.full(len(targets), value), [problem] * len(targets), Usage())
 
 
 class _Rater:

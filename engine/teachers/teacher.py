@@ -25,6 +25,7 @@ from engine.example import Example
 
 __all__ = [
     "Features",
+    "RowTeacher",
     "Scores",
     "Side",
     "Teacher",
@@ -154,6 +155,26 @@ class Teacher(TeacherFacts, ABC):
         target_features: FloatArray | None,
     ) -> Scores:
         """Score one candidate, its feature (F,), for targets, their features (n, F); as float32."""
+
+
+class RowTeacher(Teacher):
+    """Scores rows alone: its feature of a candidate is the score, (n, 1), whatever the target."""
+
+    pairwise = False
+    feature_sides: ClassVar[tuple[Side, ...]] = ("candidate",)
+
+    def score(
+        self,
+        candidate: Example,
+        candidate_feature: FloatArray | None,
+        targets: Sequence[Example],
+        target_features: FloatArray | None,
+    ) -> Scores:
+        """The candidate's score, once for each target; calls no model."""
+        assert candidate_feature is not None, f"{self.name} needs the candidate's score"
+        value = np.float32(candidate_feature[0])
+        problem = None if np.isfinite(value) else "the candidate has no score"
+        return Scores(np.full(len(targets), value), [problem] * len(targets), Usage())
 
 
 def teacher_class(name: str) -> type[Teacher]:

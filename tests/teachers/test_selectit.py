@@ -160,7 +160,7 @@ def test_a_score_is_the_same_for_all_targets_and_asks_nobody():
     assert scores.values.tolist() == [2.5] * 3 and scores.values.dtype == np.float32
     assert scores.problems == [None] * 3 and scores.usage == Usage() and not model.prompts
     scores = selectit.score(ROWS[0], np.array([np.nan], np.float32), ROWS[1:2], None)
-    assert np.isnan(scores.values).all() and "no rating" in str(scores.problems[0])
+    assert np.isnan(scores.values).all() and "no score" in str(scores.problems[0])
 
 
 # --- digits --------------------------------------------------------------------------------------
