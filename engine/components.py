@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from importlib.metadata import EntryPoint, entry_points
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from engine.errors import SettingsError
 from engine.spelling import meant
@@ -52,22 +52,27 @@ class Kind(Generic[Base]):
         return f"nn_cift.{self.word}s"
 
 
-def component_names(kind: Kind[Base]) -> list[str]:
-    """The names that there are, sorted; imports none of the components."""
-    return sorted({*_own(kind.package), *(entry.name for entry in _installed(kind))})
+def component_names(kind: Kind[Base], installed: bool = True) -> list[str]:
+    """The names that there are, sorted, or the engine's own alone; imports none of the classes."""
+    others = _installed(kind) if installed else []
+    return sorted({*_own(kind.package), *(entry.name for entry in others)})
 
 
-@cache
 def component(kind: Kind[Base], name: str) -> type[Base]:
     """The class of that name; the engine's own come before those of other packages.
 
     Raises SettingsError for a name that there is not, and for an installed class that cannot be
     imported or is no such component.
     """
+    return _component(kind, name)
+
+
+@cache
+def _component(kind: Kind[Any], name: str) -> type[Any]:
     home = _own(kind.package).get(name)
     if home is not None:
         module = importlib.import_module(home)
-        found: list[type[Base]] = [v for v in vars(module).values() if _is_one(kind, v, name)]
+        found: list[type[Any]] = [v for v in vars(module).values() if _is_one(kind, v, name)]
         assert len(found) == 1, f"{module.__name__} has no one {kind.word} whose name is {name!r}"
         return found[0]
     entries = [entry for entry in _installed(kind) if entry.name == name]
@@ -94,11 +99,11 @@ def _own(package: str) -> dict[str, str]:
 
 
 @cache
-def _installed(kind: Kind[Base]) -> list[EntryPoint]:
+def _installed(kind: Kind[Any]) -> list[EntryPoint]:
     return [entry for entry in entry_points(group=kind.group) if entry.name.isidentifier()]
 
 
-def _loaded(kind: Kind[Base], entry: EntryPoint) -> type[Base]:
+def _loaded(kind: Kind[Any], entry: EntryPoint) -> type[Any]:
     try:
         found = entry.load()
     except Exception as error:  # whatever a package does when it is imported
@@ -111,10 +116,10 @@ def _loaded(kind: Kind[Base], entry: EntryPoint) -> type[Base]:
             f"{entry.value} is not a {kind.base.__name__} with name = {entry.name!r}, as the entry "
             f"point of {kind.word} {entry.name} says"
         )
-    class_: type[Base] = found
+    class_: type[Any] = found
     return class_
 
 
-def _is_one(kind: Kind[Base], value: object, name: str) -> bool:
+def _is_one(kind: Kind[Any], value: object, name: str) -> bool:
     is_class = isinstance(value, type) and issubclass(value, kind.base)
     return is_class and vars(value).get("name") == name

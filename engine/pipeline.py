@@ -29,6 +29,7 @@ from engine.selection import select_stage
 from engine.spelling import meant
 from engine.stage import Stage
 from engine.stages import fit, second_look
+from engine.students.student import student_class
 from engine.teachers import sample, score
 from engine.teachers.teacher import teacher_class
 from engine.workflow import Plan, do_stage, paths_to_see, plan_stages, refuse_other_settings
@@ -194,11 +195,14 @@ def _do_all(config: Config, stages: Stages, directory: RunDirectory, is_last: bo
 def _refuse_student(config: Config) -> None:
     """Raise SettingsError for a student that cannot learn this teacher, before it is paid."""
     name, teacher = config.student.name, teacher_class(config.teacher.name)
-    why = None
-    by_vectors = name in ("vectors", "vector_network")
-    if by_vectors and teacher.vector_similarity(config.teacher) is None:
+    if name == "auto":
+        return
+    student, why = student_class(name), None
+    if student.needs_text and "text" not in config.features:
+        raise SettingsError(f"student {name} compares the texts' embeddings: add text to features")
+    if student.needs_vectors and teacher.vector_similarity(config.teacher) is None:
         why = "whose score of a pair is no similarity of two vectors"
-    if (by_vectors or name == "cosine") and not teacher.pairwise:
+    if student.needs_targets and not teacher.pairwise:
         why = "which scores rows, not pairs"
     if why is not None:
         raise SettingsError(

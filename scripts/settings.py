@@ -155,7 +155,8 @@ def type_of(annotation: Any) -> str:
     """A type as a reader of YAML thinks of it."""
     origin, inside = get_origin(annotation), get_args(annotation)
     if origin is typing.Annotated:
-        return type_of(inside[0])
+        is_name = any(isinstance(item, NameOf) for item in inside)
+        return "choice" if is_name else type_of(inside[0])
     if origin is Literal:
         return "choice"
     if origin in (Union, types.UnionType):
@@ -184,7 +185,7 @@ def _allowed(annotation: Any, metadata: list[Any]) -> Iterator[str]:
     """Choices and bounds, those of the values inside a list too."""
     for item in metadata:
         if isinstance(item, NameOf):
-            yield ", ".join(f"`{name}`" for name in item.names())
+            yield ", ".join(f"`{name}`" for name in item.names(installed=False))
         for bound, sign in _BOUNDS.items():
             limit = getattr(item, bound, None)
             if limit is not None:

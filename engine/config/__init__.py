@@ -4,8 +4,9 @@ A setting says *what* is computed and belongs to the fingerprint of its stage, e
 `execution` sections and `ray`, which only say *where*: the engine's output is the same bytes for
 any number of actors. `load_config` merges a YAML file with `--section.key value` overrides.
 
-    facts       what settings know of a teacher, a student, an objective
     base        a model, a set of rows, where work is done
+    facts       what settings know of a teacher, a student, an objective
+    own         settings that one of those alone has
     teacher     sample, teacher
     network     embedding, network, gate, influence, drift
     selection   selection
@@ -35,10 +36,9 @@ from engine.config.network import (
     InfluenceConfig,
     NetworkConfig,
     StudentConfig,
-    StudentName,
 )
 from engine.config.run import Config, RayConfig, ReportConfig
-from engine.config.selection import Cover, ObjectiveName, QuotaConfig, SelectionConfig
+from engine.config.selection import Cover, QuotaConfig, SelectionConfig
 from engine.config.study import SearchRange, StudyConfig
 from engine.config.teacher import AuditConfig, SampleConfig, TeacherConfig
 
@@ -61,7 +61,6 @@ __all__ = [
     "JudgeConfig",
     "ModelConfig",
     "NetworkConfig",
-    "ObjectiveName",
     "QuotaConfig",
     "RayConfig",
     "ReportConfig",
@@ -70,7 +69,6 @@ __all__ = [
     "Section",
     "SelectionConfig",
     "StudentConfig",
-    "StudentName",
     "StudyConfig",
     "TeacherConfig",
     "load_config",

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler
 from pydantic_core import CoreSchema, PydanticKnownError, core_schema
 
-from engine.components import Kind, component, component_names
+from engine.components import Kind, component_names
 
 __all__ = [
     "PACKAGED_ENCODER",
@@ -57,19 +57,17 @@ class NameOf:
     kind: Kind[Any]
     also: tuple[str, ...] = ()
 
-    def names(self) -> list[str]:
-        """All words that are allowed."""
-        return [*self.also, *component_names(self.kind)]
+    def names(self, installed: bool = True) -> list[str]:
+        """All words that are allowed, or those of the engine alone."""
+        return [*self.also, *component_names(self.kind, installed)]
 
     def __get_pydantic_core_schema__(self, source: Any, of: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_after_validator_function(self._checked, of(source))
 
     def _checked(self, name: str) -> str:
-        if name not in self.names():
+        if name not in self.also and name not in component_names(self.kind):
             expected = ", ".join(f"'{known}'" for known in self.names())
             raise PydanticKnownError("literal_error", {"expected": expected})
-        if name not in self.also:
-            component(self.kind, name)  # a package that cannot be imported is told of now
         return name
 
 

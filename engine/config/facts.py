@@ -6,6 +6,7 @@ a name means is an attribute of the class.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -15,17 +16,37 @@ from engine.config.base import PACKAGED_LANGUAGE_MODEL, ModelConfig, Section
 if TYPE_CHECKING:
     from engine.config.teacher import TeacherConfig
 
-__all__ = ["LANGUAGE_MODEL", "TEACHERS", "TeacherFacts"]
+__all__ = [
+    "LANGUAGE_MODEL",
+    "OBJECTIVES",
+    "STUDENTS",
+    "TEACHERS",
+    "ObjectiveFacts",
+    "StudentFacts",
+    "TeacherFacts",
+]
 
 # Of teachers that read a causal language model, where the settings name none.
 LANGUAGE_MODEL = {"path": PACKAGED_LANGUAGE_MODEL, "dtype": "bfloat16"}
 
 
-class TeacherFacts:
-    """What a teacher is, as far as it can be known without a model.
+class Facts:
+    """What is known of every component.
 
     Attributes:
         name: as in the settings.
+        Settings: its own section of the settings, of its name in the section that names it; None:
+            it has none.
+    """
+
+    name: ClassVar[str]
+    Settings: ClassVar[type[Section] | None] = None
+
+
+class TeacherFacts(Facts):
+    """What a teacher is, as far as it can be known without a model.
+
+    Attributes:
         label: as in tables and reports.
         unit: what its cost grows with, pairs or points.
         pairwise: whether targets matter; else a score belongs to the candidate alone, and it is
@@ -40,10 +61,8 @@ class TeacherFacts:
             they cost nothing, and by default all rows have one.
         default_objective: what its subset is selected by where the settings do not say, if that is
             possible: one that has the targets take turns needs some. None: coverage.
-        Settings: its own section of the settings, `teacher.NAME`; None: it has none.
     """
 
-    name: ClassVar[str]
     label: ClassVar[str]
     unit: ClassVar[Literal["pair", "point"]]
     pairwise: ClassVar[bool] = True
@@ -54,7 +73,6 @@ class TeacherFacts:
     worst: ClassVar[Literal["low", "high"]] = "low"
     from_embeddings: ClassVar[bool] = False
     default_objective: ClassVar[str | None] = None
-    Settings: ClassVar[type[Section] | None] = None
 
     @classmethod
     def further_models(cls, config: TeacherConfig) -> Sequence[ModelConfig]:
@@ -62,4 +80,60 @@ class TeacherFacts:
         return ()
 
 
+class StudentFacts(Facts):
+    """What a student is, before it has learned anything.
+
+    Attributes:
+        label: what a reader of the report sees.
+        preference: its place among the contenders of `auto`, the lowest first; None: `auto` tries
+            it where the settings name it. Of students of other packages it counts for nothing:
+            what is installed must not change what a run fits.
+        needs_vectors: whether it learns only from a teacher whose score of a pair is a similarity
+            of two vectors.
+        needs_targets: whether it cannot learn a teacher that scores rows alone.
+        needs_text: whether it reads the embedding of the text, which must be among the features.
+        learns_label_forms: whether labels of single pairs may be clipped or ranked for it.
+    """
+
+    label: ClassVar[str]
+    preference: ClassVar[int | None] = None
+    needs_vectors: ClassVar[bool] = False
+    needs_targets: ClassVar[bool] = False
+    needs_text: ClassVar[bool] = False
+    learns_label_forms: ClassVar[bool] = True
+
+
+class ObjectiveFacts(Facts):
+    """What an objective is, whatever it selects from; its `Settings` are given to the constructor.
+
+    Attributes:
+        modular: gains never change, so one sort is the greedy ranking.
+        saturates: gains of at most 0 mean that nothing is left to gain, and the zero-gain policy
+            applies. A modular objective never saturates.
+        monotone: no gain is negative. Greedy then reaches 1 - 1/e of the best value of any
+            subset of that size (Nemhauser, Wolsey, Fisher 1978); otherwise nothing is promised.
+        reads_kernel: whether it reads more than the candidates' means.
+        covers: what its picks can cover, where that is not for the settings to say: "target" needs
+            a target set, "self" compares candidates with each other.
+        needs_owned: whether it asks what is new beside owned rows, which must be there then.
+        has_rounds: whether it can go on with another round (`cover_again`) once nothing is left to
+            gain.
+    """
+
+    modular: ClassVar[bool]
+    saturates: ClassVar[bool]
+    monotone: ClassVar[bool]
+    reads_kernel: ClassVar[bool] = True
+    covers: ClassVar[Literal["target", "self"] | None] = None
+    needs_owned: ClassVar[bool] = False
+    has_rounds: ClassVar[bool] = False
+
+    @classmethod
+    def settings(cls) -> dict[str, inspect.Parameter]:
+        """The keyword arguments of the constructor, after columns and means."""
+        return dict(list(inspect.signature(cls).parameters.items())[2:])
+
+
 TEACHERS = Kind("teacher", "engine.teachers", TeacherFacts)
+STUDENTS = Kind("student", "engine.students", StudentFacts)
+OBJECTIVES = Kind("objective", "engine.selection", ObjectiveFacts)

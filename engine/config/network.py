@@ -7,7 +7,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from engine.config.base import PACKAGED_ENCODER, Execution, ModelConfig, Section, with_model
+from engine.config.base import (
+    PACKAGED_ENCODER,
+    Execution,
+    ModelConfig,
+    NameOf,
+    Section,
+    with_model,
+)
+from engine.config.facts import STUDENTS
+from engine.config.own import OwnSettings
 
 __all__ = [
     "LANGUAGE_MODEL_FEATURES",
@@ -19,14 +28,11 @@ __all__ = [
     "InfluenceConfig",
     "NetworkConfig",
     "StudentConfig",
-    "StudentName",
 ]
 
 # What engine/features can give of a row.
 FeatureName = Literal["text", "prompt", "response", "agreement", "length", "states", "losses"]
 LANGUAGE_MODEL_FEATURES = ("states", "losses")  # those that teacher.model reads
-# The module of each is engine/students/NAME.py (docs/extending.md); auto chooses among them.
-StudentName = Literal["auto", "network", "vectors", "vector_network", "kernel", "linear", "cosine"]
 
 
 class EmbeddingConfig(Section):
@@ -130,24 +136,23 @@ class NetworkConfig(Section):
         return self
 
 
-class StudentConfig(Section):
+class StudentConfig(OwnSettings):
     """What learns the teacher's answers and predicts the rest."""
 
-    name: StudentName = Field(
+    components = STUDENTS
+
+    name: Annotated[str, NameOf(STUDENTS, also=("auto",))] = Field(
         "auto",
-        description="auto: the first of vectors, vector_network, kernel, network, linear, cosine "
-        "that does not predict held-out labelled candidates surely worse than the best, by their "
-        "order within a target and by their means",
+        description="auto: the first, in the order of preference (docs/choosing.md), that does not "
+        "predict held-out labelled candidates surely worse than the best, by their order within a "
+        "target and by their means",
     )
-    contenders: (
-        tuple[Literal["network", "vectors", "vector_network", "kernel", "linear", "cosine"], ...]
-        | None
-    ) = Field(
+    contenders: tuple[Annotated[str, NameOf(STUDENTS)], ...] | None = Field(
         None,
         min_length=1,
         description="auto: what is tried; default: all that can learn from the teacher's answers, "
         "the network only of a teacher paid by the pair, vector_network only of thousands of rows, "
-        "the kernel only where there are no vectors",
+        "the kernel only where there are no vectors. In the order of preference",
     )
     labels: Literal["auto", "raw", "clipped", "ranks"] = Field(
         "auto",

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from engine.components import component, component_names
 from engine.config.base import CorpusConfig, Section
 from engine.config.evaluation import EvaluationConfig
-from engine.config.facts import TEACHERS
+from engine.config.facts import OBJECTIVES, TEACHERS, ObjectiveFacts
 from engine.config.network import (
     LANGUAGE_MODEL_FEATURES,
     DriftConfig,
@@ -20,7 +20,7 @@ from engine.config.network import (
     NetworkConfig,
     StudentConfig,
 )
-from engine.config.selection import COVERING, OBJECTIVES_WITH, Cover, SelectionConfig
+from engine.config.selection import OBJECTIVE_SETTINGS, Cover, SelectionConfig
 from engine.config.study import StudyConfig
 from engine.config.teacher import SampleConfig, TeacherConfig, with_whole_sample
 
@@ -108,13 +108,13 @@ class Config(Section):
         """The objective of the selection: as set, or the teacher's own."""
         if self.selection.objective is not None:
             return self.selection.objective
-        own = self.teacher.facts.default_objective or "facility_location"
-        if own == "top_mean":
-            return own
+        own = component(OBJECTIVES, self.teacher.facts.default_objective or "facility_location")
+        if not own.reads_kernel:
+            return own.name
         if self.owned is not None:
             return "facility_location_conditional_gain"
-        has_turns = self.target is not None and self.selection.cover != "self"
-        return own if own != "round_robin" or has_turns else "facility_location"
+        has_targets = self.target is not None and self.selection.cover != "self"
+        return own.name if own.covers != "target" or has_targets else "facility_location"
 
     @property
     def cover(self) -> Cover:
@@ -125,7 +125,8 @@ class Config(Section):
     @property
     def _wants_candidates(self) -> bool:
         """Whether the objective compares candidates with each other."""
-        return self.objective == "graph_cut" or self.selection.form == 1
+        facts = component(OBJECTIVES, self.objective)
+        return facts.covers == "self" or self.selection.form == 1
 
     @model_validator(mode="before")
     @classmethod
@@ -138,7 +139,7 @@ class Config(Section):
             raise ValueError(f"features names one twice: {', '.join(self.features)}")
         by_model = [name for name in self.features if name in LANGUAGE_MODEL_FEATURES]
         if by_model and not self.teacher.facts.reads_language_model:
-            known = [component(TEACHERS, name) for name in component_names(TEACHERS)]
+            known = [component(TEACHERS, n) for n in component_names(TEACHERS, installed=False)]
             others = [kind.name for kind in known if kind.reads_language_model]
             raise ValueError(
                 f"features: {by_model[0]} is read by the teacher's language model, and teacher "
@@ -156,8 +157,6 @@ class Config(Section):
                     f"teacher {self.teacher.name} costs nothing, so every row has its score and "
                     "none is learned: leave out sample.fraction"
                 )
-        if self.student.name == "cosine" and "text" not in self.features:
-            raise ValueError("student cosine compares the texts' embeddings: add text to features")
         return self
 
     def _check_second_look(self) -> None:
@@ -175,15 +174,18 @@ class Config(Section):
     @model_validator(mode="after")
     def _check_objective(self) -> Config:
         name, cover = self.objective, self.selection.cover
-        for setting, objectives in OBJECTIVES_WITH.items():
-            if getattr(self.selection, setting) is not None and name not in objectives:
+        facts = component(OBJECTIVES, name)
+        for setting in OBJECTIVE_SETTINGS:
+            if getattr(self.selection, setting) is not None and setting not in facts.settings():
+                others = [kind.name for kind in _objectives() if setting in kind.settings()]
                 raise ValueError(
-                    f"selection.{setting} is a setting of {' and '.join(objectives)}, "
+                    f"selection.{setting} is a setting of {' and '.join(others)}, "
                     f"not of {name}: leave it out"
                 )
-        if self.selection.zero_gain_tail == "cover_again" and name not in COVERING:
+        if self.selection.zero_gain_tail == "cover_again" and not facts.has_rounds:
+            others = [kind.name for kind in _objectives() if kind.has_rounds]
             raise ValueError(
-                f"selection.zero_gain_tail: cover_again is of {', '.join(COVERING)}, not "
+                f"selection.zero_gain_tail: cover_again is of {', '.join(others)}, not "
                 f"of {name}: leave it out"
             )
         if self.selection.relevant_share < 1 and self.selection.form != 1:
@@ -192,28 +194,26 @@ class Config(Section):
             raise ValueError("selection.floor is for cosines: it needs cover: self and a target")
         if self.selection.second_look:
             self._check_second_look()
-        if name in ("top_mean", "random"):
+        if not facts.reads_kernel:
             return self
         if not self.teacher.facts.pairwise and cover != "self":
             raise ValueError(
                 f"teacher {self.teacher.name} scores rows, not pairs, so {name} has "
                 "nothing to cover: use selection.objective top_mean"
             )
-        if name.endswith("mutual_information") and self.target is None:
-            raise ValueError(f"objective {name} tells what a target set asks for: set target.path")
-        if name == "round_robin" and (self.target is None or cover == "self"):
+        if facts.covers == "target" and self.target is None:
             raise ValueError(
-                "objective round_robin has the targets take turns: set target.path, and leave out "
+                f"objective {name} is about a target set: set target.path, and leave out "
                 "selection.cover"
             )
         if cover == "target" and self.target is None:
             raise ValueError("selection.cover: target needs a target set: set target.path")
         if cover == "target" and self._wants_candidates:
             raise ValueError(f"objective {name} of this form covers the candidates: cover: self")
-        asks_targets = name.endswith("mutual_information") and self.selection.form != 1
+        asks_targets = facts.covers == "target" and self.selection.form != 1
         if cover == "self" and asks_targets:
             raise ValueError(f"objective {name} of this form covers the targets: cover: target")
-        if name.endswith("conditional_gain") and self.owned is None:
+        if facts.needs_owned and self.owned is None:
             raise ValueError(f"objective {name} asks what is new beside owned rows: set owned.path")
         by_network = self.owned is not None and not (self.target and cover == "self")
         if by_network and self.sample.fraction == 1:
@@ -221,3 +221,7 @@ class Config(Section):
                 "what owned rows do is told by the network: sample.fraction must be below 1, got 1"
             )
         return self
+
+
+def _objectives() -> list[type[ObjectiveFacts]]:
+    return [component(OBJECTIVES, name) for name in component_names(OBJECTIVES, installed=False)]

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from engine.config.base import Execution, Section
+from engine.config.base import Execution, NameOf, Section
+from engine.config.facts import OBJECTIVES
+from engine.config.own import OwnSettings
 
 __all__ = [
-    "COVERING",
-    "OBJECTIVES_WITH",
+    "OBJECTIVE_SETTINGS",
     "Cover",
-    "ObjectiveName",
     "QuotaConfig",
     "SelectionConfig",
 ]
@@ -37,35 +37,16 @@ class QuotaConfig(Section):
         return QuotaConfig(column=self.column, most=larger)
 
 
-# A name that engine/selection/objectives.py does not define has a module engine/selection/NAME.py.
-ObjectiveName = Literal[
-    "facility_location",
-    "facility_location_mutual_information",
-    "facility_location_conditional_gain",
-    "graph_cut",
-    "graph_cut_mutual_information",
-    "round_robin",
-    "top_mean",
-    "random",
-]
 Cover = Literal["target", "self"]
-# Those that go on in rounds of coverage.
-COVERING = (
-    "facility_location",
-    "facility_location_mutual_information",
-    "facility_location_conditional_gain",
-)
-# Settings that only some objectives have.
-OBJECTIVES_WITH = {
-    "eta": ("facility_location_mutual_information",),
-    "form": ("facility_location_mutual_information",),
-    "nu": ("facility_location_conditional_gain", "facility_location_mutual_information"),
-    "trade_off": ("graph_cut", "graph_cut_mutual_information"),
-}
+# Settings that only some objectives have: keyword arguments of their constructors.
+OBJECTIVE_SETTINGS = ("form", "eta", "nu", "trade_off")
 
 
-class SelectionConfig(Section):
+class SelectionConfig(OwnSettings):
     """What is picked, and by which objective."""
+
+    components = OBJECTIVES
+    naming = "objective"
 
     budget: int | float | None = Field(
         None,
@@ -79,10 +60,11 @@ class SelectionConfig(Section):
         "teacher's tokenizer (the encoder's where the teacher has none)",
     )
     quotas: QuotaConfig | None = None
-    objective: ObjectiveName | None = Field(
+    objective: Annotated[str, NameOf(OBJECTIVES)] | None = Field(
         None,
-        description="default: top_mean for less and selectit, round_robin for rds where there is a "
-        "target; else facility_location, or its conditional gain where there are `owned` rows",
+        description="default: that of the teacher (docs/choosing.md), where it has one and, if it "
+        "has targets take turns, there is a target; else facility_location, or its conditional "
+        "gain where there are `owned` rows",
     )
     cover: Cover | None = Field(
         None,

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, create_model, model_validator
+from pydantic import Field, model_validator
 
 from engine.components import component, component_names
 from engine.config.base import Execution, ModelConfig, NameOf, Section, with_model
 from engine.config.facts import TEACHERS, TeacherFacts
+from engine.config.own import OwnSettings
 
 __all__ = [
     "AuditConfig",
     "SampleConfig",
     "TeacherConfig",
 ]
-
-
-Own = TypeVar("Own", bound=Section)
 
 
 class AuditConfig(Section):
@@ -70,14 +67,10 @@ class SampleConfig(Section):
     audit: AuditConfig = AuditConfig()
 
 
-class TeacherConfig(Section):
-    """The expensive oracle whose scores the network learns.
+class TeacherConfig(OwnSettings):
+    """The expensive oracle whose scores the network learns."""
 
-    A teacher's own settings are a section of its name, defined with the teacher. Those of teachers
-    that are not named may stand there too, and play no part.
-    """
-
-    model_config = ConfigDict(extra="allow")  # those sections: `_complete` refuses all else
+    components = TEACHERS
 
     name: Annotated[str, NameOf(TEACHERS)] = Field(
         "delift", description="docs/choosing.md says which when"
@@ -110,34 +103,14 @@ class TeacherConfig(Section):
         """The class of the teacher, of which settings know the facts alone."""
         return component(TEACHERS, self.name)
 
-    def own(self, kind: type[Own]) -> Own:
-        """The settings that the named teacher alone has."""
-        section = (self.model_extra or {})[self.name]
-        assert isinstance(section, kind), f"the settings of teacher {self.name} are others"
-        return section
-
-    def parts(self) -> dict[str, Any]:
-        extra = self.model_extra or {}
-        return super().parts() | {name: extra[name] for name in extra if name == self.name}
-
-    @classmethod
-    def further_sections(cls) -> dict[str, type[Section]]:
-        """The sections of the teachers that have settings of their own."""
-        named = ((name, _settings_of(name)) for name in component_names(TEACHERS))
-        return {name: settings for name, settings in named if settings is not None}
-
     @model_validator(mode="before")
     @classmethod
-    def _complete(cls, values: Any) -> Any:
-        if not isinstance(values, Mapping):
-            return values
-        name = values.get("name", cls.model_fields["name"].default)
-        given = {key: values[key] for key in values if key not in cls.model_fields}
-        if _settings_of(name) is not None:
-            given = {name: {}, **given}
-        sections = dict(_sections(tuple(given)).model_validate(given))
-        model = component(TEACHERS, name).default_model if _is_teacher(name) else None
-        return with_model({**values, **sections}, model or {"path": ""})
+    def _complete_model(cls, values: Any) -> Any:
+        name = values.get("name", "delift") if isinstance(values, Mapping) else None
+        model = None
+        if isinstance(name, str) and name in component_names(TEACHERS):
+            model = component(TEACHERS, name).default_model
+        return with_model(values, model or {"path": ""})
 
 
 def with_whole_sample(values: Any) -> Any:
@@ -147,25 +120,10 @@ def with_whole_sample(values: Any) -> Any:
     teacher, sample = values.get("teacher"), values.get("sample", {})
     if isinstance(teacher, Mapping):
         name = teacher.get("name")
-        is_free = _is_teacher(name) and component(TEACHERS, name).from_embeddings
+        is_name = isinstance(name, str) and name in component_names(TEACHERS)
+        is_free = is_name and component(TEACHERS, name).from_embeddings
     else:
         is_free = isinstance(teacher, TeacherConfig) and teacher.facts.from_embeddings
     if not is_free or not isinstance(sample, Mapping) or "fraction" in sample:
         return values
     return {**values, "sample": {**sample, "fraction": 1.0}}
-
-
-@cache
-def _sections(names: tuple[str, ...]) -> type[Section]:
-    """A section of sections of teachers: validates each in its place, and refuses other names."""
-    found = {name: settings for name in names if (settings := _settings_of(name)) is not None}
-    fields: dict[str, Any] = {name: (settings, ...) for name, settings in found.items()}
-    return create_model("TeacherSections", __base__=Section, **fields)
-
-
-def _settings_of(name: Any) -> type[Section] | None:
-    return component(TEACHERS, name).Settings if _is_teacher(name) else None
-
-
-def _is_teacher(name: Any) -> bool:
-    return isinstance(name, str) and name in component_names(TEACHERS)

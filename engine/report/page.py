@@ -59,6 +59,9 @@ _ROLES = {
 def render(facts: Facts) -> str:
     """The whole page. The same facts give the same bytes."""
     script = (Path(__file__).parent / "page.js").read_text(encoding="utf-8")
+    quadrants = facts.fidelity["quadrants"].values()
+    measured = {name for quadrant in quadrants for name in quadrant["scores"]}
+    others = sorted(measured - set(PREDICTORS))  # students of installed packages
     script_hash = hashlib.sha256(script.encode()).digest()
     return (
         _environment()
@@ -67,9 +70,9 @@ def render(facts: Facts) -> str:
             facts=facts,
             ledger=facts.ledger,
             charts=_charts(facts),
-            predictors=PREDICTORS,
-            ranked=RANKED,
-            roles=_ROLES,
+            predictors=(*PREDICTORS, *others),
+            ranked=(*RANKED, *others),
+            roles={**_ROLES, **{name: f"student {name}" for name in others}},
             quadrants=QUADRANTS,
             saved_sentence=saved_sentence(facts.ledger),
             chance_words=_chance_words(facts),

@@ -18,14 +18,16 @@ ALGORITHMS.md section 7; the mutual-information and conditional forms are those 
 from __future__ import annotations
 
 from numbers import Real
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
 from engine.errors import SettingsError
 from engine.kernels.arrays import DoubleArray, FloatArray, IndexArray
-from engine.kernels.columns import Columns, columns_of
-from engine.selection.objective import Objective, make_objective, objective, objective_names
+from engine.selection.objective import Covering, Objective, make_objective, objective_names
+
+if TYPE_CHECKING:
+    from engine.kernels.columns import Columns
 
 __all__ = [
     "FacilityLocation",
@@ -41,8 +43,7 @@ __all__ = [
 ]
 
 
-@objective("facility_location")
-class FacilityLocation:
+class FacilityLocation(Covering):
     """f(A) = sum_r max(0, max_{c in A} s[r, c]), for s >= 0. Monotone submodular.
 
     Rows are the targets, or the candidates themselves: a square kernel, whose diagonal must then
@@ -54,6 +55,7 @@ class FacilityLocation:
     Raises SettingsError for a kernel with negative values: rows would start covered.
     """
 
+    name = "facility_location"
     modular: ClassVar[bool] = False
     saturates: ClassVar[bool] = True
     monotone: ClassVar[bool] = True
@@ -70,7 +72,6 @@ class FacilityLocation:
         self.columns.cover(candidate, self.covered)
 
 
-@objective("facility_location_mutual_information")
 class FacilityLocationMutualInformation(FacilityLocation):
     """What picks tell about a query Q, in one of two forms; s >= 0. Monotone submodular.
 
@@ -90,6 +91,9 @@ class FacilityLocationMutualInformation(FacilityLocation):
     One gain costs what facility_location's costs. Form 1 copies the values of the kernel once.
     Raises SettingsError for negative values, another form, and a query where it is not wanted.
     """
+
+    name = "facility_location_mutual_information"
+    covers = "target"
 
     def __init__(
         self,
@@ -124,7 +128,6 @@ class FacilityLocationMutualInformation(FacilityLocation):
         return super().gains(candidates) + self.relevance[candidates]
 
 
-@objective("facility_location_conditional_gain")
 class FacilityLocationConditionalGain(FacilityLocation):
     """f(A) = sum_r max(max_{c in A} s[r, c] - nu max_{p in P} owned[r, p], 0). Monotone submodular.
 
@@ -136,6 +139,9 @@ class FacilityLocationConditionalGain(FacilityLocation):
     negative values and an `owned` that does not fit the kernel.
     """
 
+    name = "facility_location_conditional_gain"
+    needs_owned = True
+
     def __init__(self, columns: Columns, means: DoubleArray, owned: Any, nu: float = 1.0) -> None:
         name = "facility_location_conditional_gain"
         nu = _not_negative(name, "nu", nu)
@@ -144,8 +150,7 @@ class FacilityLocationConditionalGain(FacilityLocation):
         self.covered = nu * _best_per_row("owned", owned, columns.num_rows)
 
 
-@objective("graph_cut")
-class GraphCut:
+class GraphCut(Objective):
     """f(A) = sum_{r in V, c in A} s[r, c] - lambda sum_{a, b in A} s[a, b], for s >= 0, square.
 
     The second sum is over ordered pairs and holds a = b, as in submodlib. Setting: `trade_off`,
@@ -159,6 +164,8 @@ class GraphCut:
     that is not square and for negative values.
     """
 
+    name = "graph_cut"
+    covers = "self"
     modular: ClassVar[bool] = False
     saturates: ClassVar[bool] = True
     monotone: ClassVar[bool] = False
@@ -183,8 +190,7 @@ class GraphCut:
         self.transposed.add_to(candidate, self.redundancy)
 
 
-@objective("graph_cut_mutual_information")
-class GraphCutMutualInformation:
+class GraphCutMutualInformation(Objective):
     """f(A) = 2 lambda sum_{q in Q, c in A} s[q, c], for the kernel (Q, M) of a query; any sign.
 
     Modular: the candidates most similar to the query, each for itself. Setting: `trade_off`, the
@@ -192,6 +198,8 @@ class GraphCutMutualInformation:
     sum that submodlib computes.
     """
 
+    name = "graph_cut_mutual_information"
+    covers = "target"
     modular: ClassVar[bool] = True
     saturates: ClassVar[bool] = False
     monotone: ClassVar[bool] = False
@@ -207,10 +215,11 @@ class GraphCutMutualInformation:
         pass
 
 
-@objective("top_mean")
-class TopMean:
+class TopMean(Objective):
     """f(A) = sum over A of the candidate's mean influence; any sign."""
 
+    name = "top_mean"
+    reads_kernel = False
     modular: ClassVar[bool] = True
     saturates: ClassVar[bool] = False
     monotone: ClassVar[bool] = False
@@ -225,10 +234,11 @@ class TopMean:
         pass
 
 
-@objective("random")
-class Random:
+class Random(Objective):
     """f(A) = 0: every candidate ties, so the seeded permutation that breaks ties is the ranking."""
 
+    name = "random"
+    reads_kernel = False
     modular: ClassVar[bool] = True
     saturates: ClassVar[bool] = False
     monotone: ClassVar[bool] = True
@@ -245,6 +255,8 @@ class Random:
 
 def _best_per_row(name: str, similarity: Any, num_rows: int) -> FloatArray:
     """max over the second axis of (R, K), or (R,) as it is: (R,) float32, checked to be >= 0."""
+    from engine.kernels.columns import columns_of
+
     if getattr(similarity, "ndim", None) == 1 or isinstance(similarity, list | tuple):
         array = np.asarray(similarity)
         similarity = array[:, None] if array.ndim == 1 else array

@@ -16,7 +16,10 @@ import numpy as np
 
 from engine.artifact_rows import VectorParts
 from engine.cluster import run_task
+from engine.components import component
 from engine.config import Config, SelectionConfig
+from engine.config.facts import OBJECTIVES
+from engine.config.selection import OBJECTIVE_SETTINGS
 from engine.errors import SettingsError
 from engine.kernels.arrays import FloatArray, IndexArray
 from engine.run_directory import Artifact, Part, finish_part, load_array, read_table, save_array
@@ -29,7 +32,6 @@ from engine.stage import StageContext
 __all__ = ["DEFAULT_BUDGET", "Prepared", "asked_rows", "num_to_select", "prepare"]
 
 DEFAULT_BUDGET = 0.3
-_SPARES_OWNED = ("facility_location_conditional_gain", "facility_location_mutual_information")
 
 
 @dataclass
@@ -62,7 +64,10 @@ def prepare(context: StageContext) -> Prepared:
     """The problem of the settings; finds neighbours and counts tokens where it needs them."""
     config, settings = context.config, context.config.selection
     influence, answered = context.inputs["predict"], context.inputs.get("second_look")
-    named = {name: getattr(settings, name) for name in ("eta", "nu", "trade_off", "form")}
+    named = {name: getattr(settings, name) for name in OBJECTIVE_SETTINGS}
+    own = component(OBJECTIVES, config.objective).Settings
+    if own is not None:
+        named |= settings.own(own, config.objective).model_dump()
     prepared = Prepared(
         Problem(
             objective=config.objective,
@@ -76,7 +81,7 @@ def prepare(context: StageContext) -> Prepared:
             epsilon=settings.epsilon,
         )
     )
-    if config.objective not in ("top_mean", "random"):
+    if component(OBJECTIVES, config.objective).reads_kernel:
         _add_kernel(prepared, context)
     _add_limits(prepared, context)
     return prepared
@@ -87,6 +92,7 @@ def prepare(context: StageContext) -> Prepared:
 
 def _add_kernel(prepared: Prepared, context: StageContext) -> None:
     config, influence = context.config, context.inputs["predict"]
+    settings = component(OBJECTIVES, config.objective).settings()
     scaling = run_task(_scaling, config, context.inputs["score"])
     by_influence = _influence_kernel(influence, scaling, fills_diagonal=config.target is None)
     if "second_look" in context.inputs:
@@ -99,7 +105,7 @@ def _add_kernel(prepared: Prepared, context: StageContext) -> None:
         )
         kernel = _cosine_kernel(prepared, context, nearest)
     problem = replace(prepared.problem, kernel=kernel)
-    if config.owned is not None and config.objective in _SPARES_OWNED:
+    if config.owned is not None and "owned" in settings:
         path = context.directory / "owned.npy"
         if by_cosine:
             _write_owned_similarity(prepared, context, path)

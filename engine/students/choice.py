@@ -21,7 +21,9 @@ import scipy.stats
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from engine.components import component_names
 from engine.config import NetworkConfig, StudentConfig
+from engine.config.facts import STUDENTS
 from engine.errors import InputError, SettingsError
 from engine.kernels.arrays import FloatArray, IndexArray
 from engine.kernels.ranks import order_within_targets
@@ -31,12 +33,6 @@ from engine.students.student import Student, student_class, students_for
 
 __all__ = ["Choice", "Contender", "choose", "fit_student", "prepared"]
 
-# In the order of preference, by benchmarks/results/students.md.
-ALL = ("vectors", "vector_network", "kernel", "network", "linear", "cosine")
-# Labelled rows of both sides from which a network of vectors contends: as many as kernels have
-# landmarks by default. Below, kernel ridge uses every row, comes within .03 of it, and is fitted in
-# about a tenth of the time (benchmarks/results/vector_network.md).
-VECTOR_NETWORK_ROWS = 4096
 LABEL_FORMS = ("raw", "clipped", "ranks")
 _CLIPPED = 0.02  # share of the labels at either end
 # Labelled candidates that contenders are compared on: more would tell them no better apart.
@@ -197,37 +193,28 @@ def prepared(data: TrainingSet, labels: str) -> TrainingSet:
 def _refuse(kind: type[Student], data: TrainingSet) -> None:
     if kind.learns_from(data):
         return
-    why = "this teacher scores rows, not pairs"
-    if data.pairwise:
+    why = "they are not of its kind"
+    if kind.needs_targets and not data.pairwise:
+        why = "this teacher scores rows, not pairs"
+    elif kind.needs_vectors:
         why = "this teacher's score of a pair is no similarity of two vectors"
-        if kind.name == "cosine":
-            why = "the texts' embeddings are not among the features"
+    elif kind.needs_text:
+        why = "the texts' embeddings are not among the features"
     raise InputError(f"student {kind.name} cannot learn from these answers: {why}; use auto")
 
 
-def _default_contenders(data: TrainingSet) -> Sequence[str]:
-    """All; the network only where single pairs are what there is to learn, that of vectors only
-    where there are thousands of them, the kernel only where there are none.
-
-    Of whole blocks and of rows the first was never the best (docs/studies.md), of few vectors the
-    second, and they cost most of the fit. What learns scores where there are vectors is behind, or,
-    with hundreds of labels, learns the teacher's whims as well (docs/negative_results.md).
-    """
-    left_out = set()
-    if not data.pairwise or data.block() is not None:
-        left_out.add("network")
-    if data.candidate_vectors is not None:
-        left_out.add("kernel")
-    if data.targets is None or len(data.candidates) + len(data.targets) < VECTOR_NETWORK_ROWS:
-        left_out.add("vector_network")
-    return [name for name in ALL if name not in left_out]
+def _default_contenders(data: TrainingSet) -> list[str]:
+    """The engine's own in the order of preference, by benchmarks/results/students.md."""
+    kinds = [student_class(name) for name in component_names(STUDENTS, installed=False)]
+    known = [kind for kind in kinds if kind.preference is not None and kind.contends(data)]
+    return [kind.name for kind in sorted(known, key=lambda kind: kind.preference or 0)]
 
 
 def _label_forms(
     kind: type[Student], data: TrainingSet, settings: StudentConfig
 ) -> tuple[str, ...]:
     """What a student may learn of the labels: a choice where they are of single pairs."""
-    if kind.name in ("cosine", "vector_network") or not data.pairwise or data.block() is not None:
+    if not kind.learns_label_forms or not data.pairwise or data.block() is not None:
         return ("raw",)
     return LABEL_FORMS if settings.labels == "auto" else (settings.labels,)
 

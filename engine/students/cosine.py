@@ -35,6 +35,10 @@ class CosineStudent(ProductStudent):
 
     name = "cosine"
     label = "cosine of the text embeddings"
+    preference = 60
+    needs_targets = True
+    needs_text = True
+    learns_label_forms = False
 
     def __init__(self, text_dim: int, slope: float, offset: float) -> None:
         self._text_dim, self._slope, self._offset = text_dim, slope, offset

@@ -55,6 +55,7 @@ class KernelStudent(ProductStudent):
 
     name = "kernel"
     label = "kernel ridge regression to the teacher's labels"
+    preference = 30
 
     def __init__(self, candidates: KernelRidge, targets: KernelRidge | None) -> None:
         self._candidates, self._targets = candidates, targets
@@ -63,6 +64,13 @@ class KernelStudent(ProductStudent):
     @classmethod
     def learns_from(cls, data: TrainingSet) -> bool:
         return True
+
+    @classmethod
+    def contends(cls, data: TrainingSet) -> bool:
+        """Where there are no vectors: what learns scores beside them is behind, or, with hundreds
+        of labels, learns the teacher's whims as well (docs/negative_results.md).
+        """
+        return data.candidate_vectors is None
 
     @classmethod
     def learn(

@@ -29,6 +29,7 @@ class LinearStudent(ProductStudent):
 
     name = "linear"
     label = "ridge regression"
+    preference = 50
 
     def __init__(self, learned: VectorStudent | KernelStudent) -> None:
         self._learned = learned

@@ -76,6 +76,7 @@ class NetworkStudent(TrainedStudent):
 
     name = "network"
     label = "InfluenceNetwork"
+    preference = 40
 
     def __init__(self, network: InfluenceNetwork) -> None:
         self.network = network
@@ -84,6 +85,13 @@ class NetworkStudent(TrainedStudent):
     @classmethod
     def learns_from(cls, data: TrainingSet) -> bool:
         return True
+
+    @classmethod
+    def contends(cls, data: TrainingSet) -> bool:
+        """Of single pairs only: of whole blocks and of rows it was never the best
+        (docs/studies.md), and it costs most of the fit.
+        """
+        return data.pairwise and data.block() is None
 
     @classmethod
     def training_set(cls, data: TrainingSet) -> TrainingSet:

@@ -6,19 +6,18 @@ A student is fitted to a `TrainingSet` and predicts in one of two forms:
               that scores rows alone has one target, whose factor is 1
     network   an InfluenceNetwork (`engine.kernels.units`, or pair by pair)
 
-To add one: a module of engine/students/ with a `Student` subclass whose `name` it is, and the name
-in `StudentName` (docs/extending.md). Students see arrays, know nothing of files of a run, and are
-the same bytes for the same data and seed.
+To add one: a `Student` subclass with a `name`, in a module here or as an entry point of another
+package (docs/extending.md). Students see arrays, know nothing of files of a run, and are the same
+bytes for the same data and seed.
 """
 
 from __future__ import annotations
 
-import importlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, get_args
+from typing import Any
 
 import numpy as np
 import safetensors
@@ -26,31 +25,28 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from engine import storage
-from engine.config import NetworkConfig, StudentConfig, StudentName
-from engine.errors import ModelError, SettingsError
+from engine.components import component
+from engine.config import NetworkConfig, StudentConfig
+from engine.config.facts import STUDENTS, StudentFacts
+from engine.errors import ModelError
 from engine.kernels.arrays import FloatArray, IndexArray
 from engine.kernels.product import Factors
 from engine.network.training_set import TrainingSet
-from engine.spelling import meant
 
 __all__ = ["ProductStudent", "Student", "load_student", "student_class"]
 
 _METADATA = "student"
 
 
-class Student(ABC):
+class Student(StudentFacts, ABC):
     """A fitted student; made by `learn` or `load_student`.
 
-    Attributes:
-        name: as in the settings.
-        label: what a reader of the report sees.
+    Attributes, beside those of `StudentFacts`:
         pairwise: whether targets matter.
         reads_target_vectors: whether the target side of a prediction is the teacher's vectors,
             (n, V), and not the features, (n, F).
     """
 
-    name: ClassVar[str]
-    label: ClassVar[str]
     pairwise: bool = True
     reads_target_vectors: bool = False
 
@@ -58,6 +54,11 @@ class Student(ABC):
     @abstractmethod
     def learns_from(cls, data: TrainingSet) -> bool:
         """Whether these answers are of a kind that it can learn from."""
+
+    @classmethod
+    def contends(cls, data: TrainingSet) -> bool:
+        """Whether `auto` should try it on such answers, where the settings name no contenders."""
+        return True
 
     @classmethod
     @abstractmethod
@@ -145,15 +146,9 @@ class ProductStudent(Student):
 
 def student_class(name: str) -> type[Student]:
     """The class of a student, by the name in the settings."""
-    known = [known for known in get_args(StudentName) if known != "auto"]
-    if name not in known:
-        listed = ", ".join(known)
-        raise SettingsError(f"unknown student {name!r}; known: {listed}{meant(name, known)}")
-    defined = vars(importlib.import_module(f"engine.students.{name}")).values()
-    classes = [value for value in defined if isinstance(value, type) and issubclass(value, Student)]
-    found = [class_ for class_ in classes if class_.__dict__.get("name") == name]
-    assert len(found) == 1, f"engine/students/{name}.py has no one Student whose name is {name!r}"
-    return found[0]
+    found = component(STUDENTS, name)
+    assert issubclass(found, Student), f"student {name} has facts and learns nothing"
+    return found
 
 
 def students_for(data: TrainingSet, names: Sequence[str]) -> list[type[Student]]:

@@ -29,6 +29,12 @@ from engine.students.vectors import PredictedVectors, Similarity, labelled_rows
 __all__ = ["VectorNetworkStudent"]
 
 
+# Labelled rows of both sides from which a network of vectors contends: as many as kernels have
+# landmarks by default. Below, kernel ridge uses every row, comes within .03 of it, and is fitted in
+# about a tenth of the time (benchmarks/results/vector_network.md).
+VECTOR_NETWORK_ROWS = 4096
+
+
 @dataclass(frozen=True)
 class _Weights:
     """max(0, x A + a) B + x C + b of centred features x; all float32.
@@ -49,10 +55,18 @@ class VectorNetworkStudent(PredictedVectors, TrainedStudent):
 
     name = "vector_network"
     label = "network to the teacher's vectors"
+    preference = 20
+    learns_label_forms = False
 
     def __init__(self, weights: _Weights, similarity: Similarity, targets_too: bool) -> None:
         super().__init__(similarity, targets_too)
         self._weights = weights
+
+    @classmethod
+    def contends(cls, data: TrainingSet) -> bool:
+        """Of thousands of rows: of few it was never the best (docs/studies.md), and costs most."""
+        rows = 0 if data.targets is None else len(data.candidates) + len(data.targets)
+        return rows >= VECTOR_NETWORK_ROWS
 
     @classmethod
     def training_set(cls, data: TrainingSet) -> TrainingSet:

@@ -58,6 +58,9 @@ class PredictedVectors(ProductStudent):
             it is then features. That smooths a noisy teacher on both sides.
     """
 
+    needs_vectors = True
+    needs_targets = True
+
     def __init__(self, similarity: Similarity, targets_too: bool) -> None:
         self.similarity = similarity
         self.reads_target_vectors = not targets_too
@@ -113,6 +116,7 @@ class VectorStudent(PredictedVectors):
 
     name = "vectors"
     label = "kernel ridge regression to the teacher's vectors"
+    preference = 10
 
     def __init__(
         self,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pytest
 
-from engine.config import NetworkConfig, StudentConfig, StudentName
+from engine.components import component_names
+from engine.config import NetworkConfig, StudentConfig
+from engine.config.facts import STUDENTS
 from engine.errors import InputError, ModelError
 from engine.influence.predict import mean_influence, predict_influence, top_candidates
 from engine.kernels.ranks import rank_correlation
@@ -19,7 +21,7 @@ from engine.students.network import NetworkStudent
 from engine.students.student import ProductStudent, Student, load_student, student_class
 from tests.students.problems import NUM_ASKED, NUM_CANDIDATES, problem
 
-NAMES = [name for name in get_args(StudentName) if name != "auto"]
+NAMES = component_names(STUDENTS, installed=False)
 KINDS = ("vectors", "block", "pairs", "rows")
 NETWORK = NetworkConfig.model_validate({"epochs": 40, "patience": 10})
 CASES = [

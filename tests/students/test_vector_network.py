@@ -13,7 +13,6 @@ from engine.config import NetworkConfig, StudentConfig, parse_config
 from engine.errors import SettingsError
 from engine.network.fit import fit_network
 from engine.pipeline import run
-from engine.students import choice
 from engine.students.choice import choose
 from engine.students.student import load_student
 from engine.students.vector_network import VectorNetworkStudent
@@ -58,7 +57,7 @@ def test_it_contends_where_there_are_enough_rows(
     assert "vector_network" not in {
         one.student for one in choose(data, settings, NETWORK, 0).contenders
     }
-    monkeypatch.setattr(choice, "VECTOR_NETWORK_ROWS", 90)
+    monkeypatch.setattr("engine.students.vector_network.VECTOR_NETWORK_ROWS", 90)
     found = choose(data, settings, NETWORK, 0)
     (own,) = (one for one in found.contenders if one.student == "vector_network")
     assert own.labels == "raw" and own.score > 0.5
