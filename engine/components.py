@@ -25,11 +25,12 @@ from typing import Any, Generic, TypeVar
 from engine.errors import SettingsError
 from engine.spelling import meant
 
-__all__ = ["Kind", "component", "component_names"]
+__all__ = ["Kind", "component", "component_names", "may_have_settings"]
 
 Base = TypeVar("Base")
-# in the body of a class
+# In the body of a class.
 _NAME = re.compile(r"""^    name(?:: [\w\[\]]+)? = ["'](\w+)["']""", re.MULTILINE)
+_SETTINGS = re.compile(r"^    Settings\b.* = ", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,13 @@ def component_names(kind: Kind[Base], installed: bool = True) -> list[str]:
     """The names that there are, sorted, or the engine's own alone; imports none of the classes."""
     others = _installed(kind) if installed else []
     return sorted({*_own(kind.package), *(entry.name for entry in others)})
+
+
+def may_have_settings(kind: Kind[Base]) -> list[str]:
+    """Names of components that may have `Settings`: without those of which the source has none."""
+    sources = _sources(kind.package)
+    plain = {n for n, home in _own(kind.package).items() if not _SETTINGS.search(sources[home])}
+    return [name for name in component_names(kind) if name not in plain]
 
 
 def component(kind: Kind[Base], name: str) -> type[Base]:
@@ -90,11 +98,17 @@ def _component(kind: Kind[Any], name: str) -> type[Any]:
 @cache
 def _own(package: str) -> dict[str, str]:
     """The engine's own in a package: {name: module}."""
-    sources = [file for file in resources.files(package).iterdir() if file.name.endswith(".py")]
+    sources = _sources(package).items()
+    return {name: module for module, text in sources for name in _NAME.findall(text)}
+
+
+@cache
+def _sources(package: str) -> dict[str, str]:
+    """The modules of a package: {name: text}."""
+    files = [file for file in resources.files(package).iterdir() if file.name.endswith(".py")]
     return {
-        name: f"{package}.{file.name.removesuffix('.py')}"
-        for file in sources
-        for name in _NAME.findall(file.read_text(encoding="utf-8"))
+        f"{package}.{file.name.removesuffix('.py')}": file.read_text(encoding="utf-8")
+        for file in files
     }
 
 

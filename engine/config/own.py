@@ -8,7 +8,7 @@ from typing import Any, ClassVar, TypeVar
 
 from pydantic import ConfigDict, create_model, model_validator
 
-from engine.components import Kind, component, component_names
+from engine.components import Kind, component, may_have_settings
 from engine.config.base import Section
 
 __all__ = ["OwnSettings"]
@@ -46,7 +46,7 @@ class OwnSettings(Section):
 
     @classmethod
     def further_sections(cls) -> dict[str, type[Section]]:
-        names = component_names(cls.components)
+        names = may_have_settings(cls.components)
         return {name: own for name in names if (own := _own_settings(cls.components, name))}
 
     @model_validator(mode="before")
@@ -73,7 +73,7 @@ def _sections(kind: Kind[Any], names: tuple[str, ...]) -> type[Section]:
 
 def _own_settings(kind: Kind[Any], name: Any) -> type[Section] | None:
     """What a component alone has; of a word that names none, nothing."""
-    if not isinstance(name, str) or name not in component_names(kind):
+    if not isinstance(name, str) or name not in may_have_settings(kind):
         return None
     settings: type[Section] | None = component(kind, name).Settings
     return settings

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from engine.components import component, component_names
+from engine.components import component, component_names, may_have_settings
 from engine.config import parse_config
 from engine.config.facts import OBJECTIVES, STUDENTS, TEACHERS
 from engine.errors import SettingsError
@@ -20,6 +20,26 @@ def test_every_name_is_one_class(kind):
     names = component_names(kind)
     assert len(names) >= 6 and names == sorted(set(names))
     assert [component(kind, name).name for name in names] == names
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+def test_who_has_settings_is_told_without_an_import(kind):
+    having = [n for n in component_names(kind) if component(kind, n).Settings is not None]
+    assert set(having) <= set(may_have_settings(kind))
+
+
+def test_settings_and_mistakes_in_them_cost_no_heavy_import():
+    code = (
+        "import sys\n"
+        "from engine.config import parse_config\n"
+        "from engine.errors import SettingsError\n"
+        "job = {'corpus': {'path': 'x'}, 'student': {'name': 'vectors'}}\n"
+        "parse_config(job)\n"
+        "try: parse_config(job | {'studnt': {}})\n"
+        "except SettingsError: pass\n"
+        f"assert not {HEAVY!r} & set(sys.modules), {HEAVY!r} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.parametrize("kind", ["teacher", "objective"])  # those that settings ask
