@@ -120,8 +120,11 @@ def with_whole_sample(values: Any) -> Any:
     teacher, sample = values.get("teacher"), values.get("sample", {})
     if isinstance(teacher, Mapping):
         name = teacher.get("name")
-        is_name = isinstance(name, str) and name in component_names(TEACHERS)
-        is_free = is_name and component(TEACHERS, name).from_embeddings
+        is_free = (
+            isinstance(name, str)
+            and name in component_names(TEACHERS)
+            and component(TEACHERS, name).from_embeddings
+        )
     else:
         is_free = isinstance(teacher, TeacherConfig) and teacher.facts.from_embeddings
     if not is_free or not isinstance(sample, Mapping) or "fraction" in sample:
