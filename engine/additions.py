@@ -222,6 +222,8 @@ def score_new(
     run = RunDirectory.at(run_dir)
     artifacts = _finished(run)
     config = _settings(run, artifacts, corpus, overrides or {})
+    if config.quality is not None:
+        say("the quality gate of the run does not judge new rows: they are selected without it")
     with run.lock():
         directory, given = _place(run, artifacts, config)
         plans = list(plan_stages(ADDITION_STAGES, config, directory, given))

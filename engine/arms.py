@@ -220,13 +220,15 @@ class _Subsets:
 def _settings_of(config: Config, arm: Arm) -> Config:
     """The settings with the teacher and the share of an arm; SettingsError for what does not fit.
 
-    Some settings of the selection suit some teachers only.
+    Some settings of the selection suit some teachers only. An arm is one teacher's choice alone: no
+    quality gate stands before it.
     """
     if arm.teacher is None:
         return config
     values = config.model_dump(mode="json")
     values["teacher"] = arm.teacher.model_dump(mode="json")
     values["sample"]["fraction"] = arm.fraction
+    values["quality"] = None
     return parse_config(values, source=f"evaluation, {arm.name}")
 
 

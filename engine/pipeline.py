@@ -2,12 +2,14 @@
 
 After the fit comes the gate: a network that cannot be trusted is reported, stops the run, or has
 the teacher asked about more. With `selection.second_look` two stages more stand before the
-selection: the teacher is asked about the best of what was predicted.
+selection: the teacher is asked about the best of what was predicted. With `quality` a second
+teacher, one of rows, is asked, learned and audited beside the first, and judges which rows may be
+selected.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -29,6 +31,7 @@ from engine.selection import select_stage
 from engine.spelling import meant
 from engine.stage import Stage
 from engine.stages import fit, second_look
+from engine.stages.quality import QUALITY, config_of_gate
 from engine.students.student import student_class
 from engine.teachers import sample, score
 from engine.teachers.teacher import teacher_class
@@ -119,6 +122,11 @@ SECOND_LOOK: tuple[Stage, ...] = (
     ),
 )
 _READ_THEM = {"select": ("shortlist", "second_look"), "report": ("second_look",)}
+_READ_GATE = {
+    "shortlist": ("quality",),
+    "select": ("quality",),
+    "report": tuple(stage.name for stage in QUALITY),
+}
 
 
 def stages_of(config: Config) -> tuple[Stage, ...]:
@@ -126,11 +134,21 @@ def stages_of(config: Config) -> tuple[Stage, ...]:
     stages = list(STAGES)
     if config.teacher.facts.from_embeddings:
         stages = [replace(s, reads=(*s.reads, "embed")) if s.name == "score" else s for s in stages]
-    if not config.selection.second_look:
-        return tuple(stages)
-    stages = [replace(s, reads=(*s.reads, *_READ_THEM.get(s.name, ()))) for s in stages]
-    place = [stage.name for stage in stages].index("select")
-    return (*stages[:place], *SECOND_LOOK, *stages[place:])
+    if config.selection.second_look:
+        stages = _with(stages, SECOND_LOOK, _READ_THEM, before="select")
+    if config.quality is not None:
+        first = "shortlist" if config.selection.second_look else "select"
+        stages = _with(stages, QUALITY, _READ_GATE, before=first)
+    return tuple(stages)
+
+
+def _with(
+    stages: list[Stage], more: Stages, reads: Mapping[str, tuple[str, ...]], before: str
+) -> list[Stage]:
+    """Further stages before one, and who reads them."""
+    reading = [replace(s, reads=(*s.reads, *reads.get(s.name, ()))) for s in stages]
+    place = [stage.name for stage in reading].index(before)
+    return [*reading[:place], *more, *reading[place:]]
 
 
 def run(
@@ -194,6 +212,8 @@ def _do_all(config: Config, stages: Stages, directory: RunDirectory, is_last: bo
 
 def _refuse_student(config: Config) -> None:
     """Raise SettingsError for a student that cannot learn this teacher, before it is paid."""
+    if config.quality is not None:
+        _refuse_student(config_of_gate(config))
     name, teacher = config.student.name, teacher_class(config.teacher.name)
     if name == "auto":
         return

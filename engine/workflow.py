@@ -101,6 +101,8 @@ def paths_to_see(config: Config, directory: RunDirectory) -> list[Path]:
         found = []
     corpora = [side for side in (config.corpus, config.target, config.owned) if side is not None]
     models = [config.embedding.model, config.teacher.model]
+    if config.quality is not None:
+        models.append(config.quality.teacher.model)
     named = [
         *(p for c in corpora for p in ((c.path,) if isinstance(c.path, str) else c.path)),
         *(model.path for model in models),

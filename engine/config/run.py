@@ -20,6 +20,7 @@ from engine.config.network import (
     NetworkConfig,
     StudentConfig,
 )
+from engine.config.quality import QualityConfig
 from engine.config.selection import OBJECTIVE_SETTINGS, Cover, SelectionConfig
 from engine.config.study import StudyConfig
 from engine.config.teacher import SampleConfig, TeacherConfig, with_whole_sample
@@ -95,6 +96,9 @@ class Config(Section):
     student: StudentConfig = StudentConfig()
     network: NetworkConfig = Field(default_factory=lambda: NetworkConfig.model_validate({}))
     gate: GateConfig = GateConfig()
+    quality: QualityConfig | None = Field(
+        None, description="a teacher of rows beside the main one: bad rows are not for selection"
+    )
     influence: InfluenceConfig = InfluenceConfig()
     selection: SelectionConfig = SelectionConfig()
     drift: DriftConfig = DriftConfig()
@@ -128,6 +132,10 @@ class Config(Section):
         facts = component(OBJECTIVES, self.objective)
         return facts.covers == "self" or self.selection.form == 1
 
+    @property
+    def _reads_prompt_and_response(self) -> bool:
+        return "agreement" in self.features or {"prompt", "response"} <= set(self.features)
+
     @model_validator(mode="before")
     @classmethod
     def _ask_for_what_is_free(cls, values: Any) -> Any:
@@ -147,7 +155,7 @@ class Config(Section):
                 f"{', '.join(others)}"
             )
         if self.teacher.facts.from_embeddings:
-            if "agreement" not in self.features and not {"prompt", "response"} <= {*self.features}:
+            if not self._reads_prompt_and_response:
                 raise ValueError(
                     f"teacher {self.teacher.name} compares the embeddings of prompt and response: "
                     "add agreement to features"
@@ -169,6 +177,21 @@ class Config(Section):
             raise ValueError(
                 "selection.second_look asks the teacher about the targets, and here the picks "
                 "cover the candidates: set target.path, and leave out selection.cover"
+            )
+
+    def _check_quality(self) -> None:
+        gate = self.quality
+        assert gate is not None, "there is no gate"
+        needed = gate.teacher.facts.from_embeddings and not self._reads_prompt_and_response
+        if needed:
+            raise ValueError(
+                f"quality.teacher {gate.teacher.name} compares the embeddings of prompt and "
+                "response: add agreement to features"
+            )
+        if gate.weight is not None and self.cover == "self" and self.target is not None:
+            raise ValueError(
+                "quality.weight lowers influence, and here the picks cover each other by cosines: "
+                "use quality.drop_worst"
             )
 
     @model_validator(mode="after")
@@ -194,6 +217,8 @@ class Config(Section):
             raise ValueError("selection.floor is for cosines: it needs cover: self and a target")
         if self.selection.second_look:
             self._check_second_look()
+        if self.quality is not None:
+            self._check_quality()
         if not facts.reads_kernel:
             return self
         if not self.teacher.facts.pairwise and cover != "self":

@@ -201,6 +201,12 @@ def _remarks(
             "gate.on_low_fidelity extend may ask for more, up to "
             f"gate.max_fraction {config.gate.max_fraction:g}: that is not counted."
         )
+    if config.quality is not None and not config.quality.teacher.facts.from_embeddings:
+        gate = config.quality
+        remarks.append(
+            f"The quality gate asks {gate.teacher.name} about {gate.sample.fraction:.0%} of the "
+            "candidates: that is not counted."
+        )
     if config.teacher.facts.shares_candidate:
         remarks.append(
             f"A candidate of the probe has {PIECE} targets; with more, what they share costs less."

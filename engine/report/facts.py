@@ -35,6 +35,7 @@ from engine.report.picks import (
     top_examples,
 )
 from engine.report.provenance import Provenance, read_provenance
+from engine.report.quality_facts import QualityFacts, quality_facts
 from engine.report.selection_facts import (
     FreeAlternative,
     asked_selected,
@@ -73,6 +74,7 @@ class Facts:
     top: list[ExampleRow]
     bottom: list[ExampleRow]
     free: FreeAlternative | None
+    quality: QualityFacts | None
     composition: Composition | None
     lookup: Lookup
     known_bad: KnownBad | None
@@ -113,6 +115,7 @@ def collect(config: Config, inputs: Mapping[str, Artifact]) -> Facts:
         labels=label_distribution(score),
         gains=gain_curve(ranking.gains, int(select.counts["zero_gain_picks"])),
         free=free_alternative(select.counts),
+        quality=quality_facts(inputs, column),
         top=top_examples(*examples),
         bottom=bottom_examples(*examples),
         composition=composition(

@@ -99,6 +99,12 @@ def headline(facts: Facts, page: Path, subset: Path) -> dict[str, Any]:
         "mix_distance": None
         if mix is None
         else {"selected": mix.selected, "in_pool": mix.pool, "cosine_round_robin": mix.free},
+        "quality": None
+        if facts.quality is None
+        else {
+            name: getattr(facts.quality, name)
+            for name in ("teacher", "trusted", "calls", "asked", "dropped", "bad_dropped")
+        },
         "in_cosine_round_robin": None if facts.free is None else facts.free.in_both,
         "asked_selected": facts.asked_selected,
         "zero_gain_picks": facts.gains.tail_size,

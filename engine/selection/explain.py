@@ -54,6 +54,9 @@ def _why(
     if told["row"] in counts.get("crashing_rows", ()):
         yield "dropped: its text crashes the encoder, so it has no embedding (2-embeddings)"
         return
+    if told.get("dropped_by_quality"):
+        yield f"dropped by quality: {_quality(told, counts)}"
+        return
     if told["rank"] is None:
         yield f"dropped: {num} of {counts['candidates']} rows were selected by {objective}"
         if told["gain_left"] is not None:
@@ -84,6 +87,8 @@ def _why(
         what = "the nearest other" if told["rank"] is not None else "the nearest"
         named = _named(told["nearest"], by_row, ranks)
         yield f"{what} selected row is {named}, cosine {told['similarity']:.3f}"
+    if told.get("quality") is not None:
+        yield f"its quality: {_quality(told, counts)}"
     yield f"its mean influence is {told['mean_influence']:.4g}"
     if counts.get("asked") == counts["candidates"]:
         yield "the teacher itself says so: it was asked about every row"
@@ -95,6 +100,12 @@ def _why(
         yield "the teacher was asked about it; it competed by what is predicted without that answer"
     else:
         yield "the teacher was not asked about it: that is predicted"
+
+
+def _quality(told: dict[str, Any], counts: dict[str, Any]) -> str:
+    """The gate's value of a row, and whether it is an answer."""
+    how = "asked" if told["quality_asked"] else "predicted"
+    return f"{counts['quality_teacher']} {told['quality']:.4g} ({how})"
 
 
 def _what(counts: dict[str, Any]) -> str:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from engine.artifact_rows import TableParts
 from engine.kernels.arrays import DoubleArray, FloatArray, IndexArray
-from engine.run_directory import Artifact, atomic_path
+from engine.run_directory import Artifact, atomic_path, read_table
 from engine.selection.nearest import read_nearest
 from engine.selection.problem import Problem
 from engine.selection.select import Selection
@@ -27,7 +27,9 @@ COLUMNS = (
     "other than itself, with the most similar embedding, and their cosine; covered_by and "
     "coverage: the selected row that covers it best in the objective's own kernel, where the rows "
     "to cover are the candidates; num_covered: of a selected row, the rows of the kernel that it "
-    "covers best; num_nearest: and the dropped rows it is the nearest of"
+    "covers best; num_nearest: and the dropped rows it is the nearest of; with a quality gate "
+    "quality: the value of its teacher, quality_asked: whether that is an answer and no "
+    "prediction, dropped_by_quality: whether the row was therefore not for selection"
 )
 
 
@@ -88,11 +90,12 @@ def write_explanations(
     nearest: Sequence[Path],
     asked: IndexArray,
     looked_at: IndexArray,
+    gate: Artifact | None,
 ) -> None:
     """Write the table of all candidates, in corpus order. Memory: some 100 bytes for each.
 
     `asked` are the rows that the teacher answered about at first, `looked_at` those of the second
-    look. `nearest` are the lists of
+    look, `gate` the judgement of the quality gate. `nearest` are the lists of
     `find_nearest`, each candidate's nearest selected row; none where nothing was selected.
     """
     num_candidates, ranking = len(means), selection.ranking
@@ -129,6 +132,11 @@ def write_explanations(
             selected, np.bincount(ids[~selected & ~alone], minlength=num_candidates)
         ),
     }
+    if gate is not None:
+        judged = read_table(gate.path("judgement"))
+        columns["quality"] = judged["value"]
+        columns["quality_asked"] = judged["asked"]
+        columns["dropped_by_quality"] = judged["dropped"]
     if coverage is not None:
         covered = np.bincount(coverage.by[coverage.by >= 0], minlength=num_candidates)
         columns["num_covered"] = _where(selected, covered)

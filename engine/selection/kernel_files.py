@@ -7,7 +7,7 @@
 
 Two kinds of files: `dense`, blocks of candidates (m, R) [c, r] as .npy, and `lists`, blocks of rows
 with the K best candidates of each as Arrow fixed-size lists; what is not listed is 0. Values are
-scaled, (value - low) / (high - low), and cut at 0.
+scaled, (value - low) / (high - low), and cut at 0; a penalty of a candidate is taken off first.
 
 Where the rows are the candidates themselves, influence says nothing of a row on itself: teachers
 and networks are never asked. `fills_diagonal` has a row cover itself as well as any other candidate
@@ -44,6 +44,7 @@ class KernelFiles:
         num_rows, num_candidates: R and M.
         per_row: K, entries listed for each row; of lists.
         scaling: (low, high), which become 0 and 1.
+        penalty: file of what each candidate's values are lowered by before they are scaled, (M,).
         fills_diagonal: whether the rows are the candidates, and a row is to itself what the best
             other candidate is to it.
     """
@@ -55,6 +56,7 @@ class KernelFiles:
     per_row: int
     scaling: tuple[float, float]
     fills_diagonal: bool
+    penalty: Path | None = None
 
     def num_bytes(self, num_columns: int | None = None) -> int:
         """Memory of the kernel of so many candidates, of all by default."""
@@ -133,26 +135,35 @@ class KernelFiles:
 
     # --- reading ---------------------------------------------------------------------------------
 
-    def _scaled(self, values: FloatArray) -> FloatArray:
-        return scaled(values, self.scaling)
+    def _scaled(self, values: FloatArray, penalty: FloatArray | None) -> FloatArray:
+        """Values of candidates, each less its penalty, which is of their shape or broadcasts."""
+        return scaled(values if penalty is None else values - penalty, self.scaling)
+
+    def _penalties(self) -> FloatArray | None:
+        return None if self.penalty is None else load_array(self.penalty)
 
     def _blocks(self) -> Iterator[tuple[int, FloatArray]]:
         """(first candidate, block (m, R)) of a dense kernel, scaled."""
-        largest = self._largest() if self.fills_diagonal else None
-        start = 0
-        for path in self.paths:
-            block = self._scaled(load_array(path, mmap_mode="r"))
+        largest, start = self._largest() if self.fills_diagonal else None, 0
+        for block in self._scaled_blocks():
             if largest is not None:
                 own = np.arange(len(block))
                 block[own, start + own] = largest[start : start + len(block)]
             yield start, block
             start += len(block)
 
+    def _scaled_blocks(self) -> Iterator[FloatArray]:
+        penalties, start = self._penalties(), 0
+        for path in self.paths:
+            block = load_array(path, mmap_mode="r")
+            own = None if penalties is None else penalties[start : start + len(block), None]
+            yield self._scaled(block, own)
+            start += len(block)
+
     def _largest(self) -> FloatArray:
         """max_c s[r, c] over other candidates, (R,): what a row is to itself."""
         largest, start = np.zeros(self.num_rows, dtype=np.float32), 0
-        for path in self.paths:
-            block = self._scaled(load_array(path, mmap_mode="r"))
+        for block in self._scaled_blocks():
             own = np.arange(len(block))
             block[own, start + own] = 0
             np.maximum(largest, block.max(axis=0), out=largest)
@@ -161,10 +172,12 @@ class KernelFiles:
 
     def _lists(self) -> Iterator[tuple[int, IndexArray, FloatArray]]:
         """(first row, ids (n, K), values (n, K)), scaled; filled: the row itself first."""
-        start = 0
+        penalties, start = self._penalties(), 0
         for path in self.paths:
             table = map_table(path)
-            ids, values = as_matrix(table.column(0)), self._scaled(as_matrix(table.column(1)))
+            ids = as_matrix(table.column(0))
+            own = None if penalties is None else penalties[ids]
+            values = self._scaled(as_matrix(table.column(1)), own)
             if self.fills_diagonal:
                 own = np.arange(start, start + len(ids))[:, None]
                 values = np.where(ids == own, 0, values)

@@ -29,7 +29,14 @@ from engine.selection.problem import Problem
 from engine.selection.row_limits import count_tokens, tokens_of, write_groups
 from engine.stage import StageContext
 
-__all__ = ["DEFAULT_BUDGET", "Prepared", "asked_rows", "num_to_select", "prepare"]
+__all__ = [
+    "DEFAULT_BUDGET",
+    "Prepared",
+    "asked_rows",
+    "num_to_select",
+    "prepare",
+    "refuse_too_few",
+]
 
 DEFAULT_BUDGET = 0.3
 
@@ -83,6 +90,8 @@ def prepare(context: StageContext) -> Prepared:
     )
     if component(OBJECTIVES, config.objective).reads_kernel:
         _add_kernel(prepared, context)
+    if "quality" in context.inputs and context.inputs["quality"].counts["weighs"]:
+        _add_penalty(prepared, context)
     _add_limits(prepared, context)
     return prepared
 
@@ -229,9 +238,53 @@ def _add_limits(prepared: Prepared, context: StageContext) -> None:
         prepared.problem = replace(prepared.problem, costs=path, max_cost=settings.max_tokens)
     problem = prepared.problem
     prepared.problem = prepared.whole = _barring(problem, context, barred, "groups.npy")
-    if "second_look" in inputs:  # among these, crashing and labelled rows are left out before
-        others = run_task(_not_listed, inputs["second_look"]).tolist()
-        prepared.problem = _barring(problem, context, others, "groups-listed.npy")
+    others = set(barred)
+    if "quality" in inputs:
+        others |= set(run_task(_dropped, inputs["quality"]).tolist())
+    if "second_look" in inputs:
+        others |= set(run_task(_not_listed, inputs["second_look"]).tolist())
+    if len(others) > len(barred):
+        prepared.problem = _barring(problem, context, sorted(others), "groups-listed.npy")
+
+
+def refuse_too_few(context: StageContext) -> None:
+    """Raise SettingsError where the quality gate leaves fewer rows than the budget has."""
+    settings, gate = context.config.selection, context.inputs.get("quality")
+    if gate is None or (settings.budget is None and settings.max_tokens is not None):
+        return
+    dropped, rows = gate.counts["dropped"], gate.counts["rows"]
+    wanted = num_to_select(settings, rows)
+    if rows - dropped < wanted:
+        raise SettingsError(
+            f"quality drops {dropped:,} of {rows:,} rows and leaves {rows - dropped:,}, fewer than "
+            f"the {wanted:,} of selection.budget: let it drop fewer, or lower the budget"
+        )
+
+
+def _dropped(gate: Artifact) -> IndexArray:
+    """Rows that the quality gate drops, ascending."""
+    return np.flatnonzero(read_table(gate.path("judgement"), columns=["dropped"])["dropped"])
+
+
+def _add_penalty(prepared: Prepared, context: StageContext) -> None:
+    """Influence that the gate lowers: of the kernel's candidates, and of their means."""
+    means, penalty = (context.directory / name for name in ("means.npy", "penalty.npy"))
+    run_task(_write_penalty, context.inputs["quality"], prepared.problem.means, means, penalty)
+    kernel = prepared.problem.kernel
+    if kernel is not None:
+        kernel = replace(kernel, penalty=penalty)
+    prepared.problem = replace(prepared.problem, means=means, kernel=kernel)
+    for name, path in (("penalty", penalty), ("weighed_means", means)):
+        rows = context.inputs["quality"].counts["rows"]
+        prepared.parts[name] = [finish_part(context.directory, path, rows)]
+
+
+def _write_penalty(gate: Artifact, means: Path, lowered: Path, penalty: Path) -> None:
+    values = load_array(means)
+    steps = read_table(gate.path("judgement"), columns=["penalty"])["penalty"].to_numpy()
+    scaled_steps = np.asarray(steps * values.std(dtype=np.float64), np.float32)
+    save_array(penalty, scaled_steps)
+    save_array(lowered, (values - scaled_steps).astype(values.dtype))
 
 
 def _barring(problem: Problem, context: StageContext, barred: list[int], name: str) -> Problem:

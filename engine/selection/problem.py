@@ -65,7 +65,9 @@ class Problem:
 
     def recipe(self) -> list[Any]:
         """All that a solution depends on beside the artifacts, JSON-able; names parts of it."""
-        files = (self.owned, self.relevance, self.groups, self.costs)
+        files = [self.owned, self.relevance, self.groups, self.costs]
+        if self.kernel is not None and self.kernel.penalty is not None:
+            files.append(self.kernel.penalty)
         contents = [None if path is None else file_sha256(path) for path in files]
         kernel = self.kernel
         shape = None if kernel is None else [kernel.kind, *kernel.scaling, kernel.fills_diagonal]

@@ -19,7 +19,7 @@ from engine.selection import explanations, partitioned, subset_files
 from engine.selection.alternative import FREE, write_free_alternative
 from engine.selection.explanations import Coverage
 from engine.selection.nearest import NearestRows, find_nearest
-from engine.selection.prepare import asked_rows, prepare
+from engine.selection.prepare import asked_rows, prepare, refuse_too_few
 from engine.selection.problem import Problem
 from engine.selection.row_limits import counting_model
 from engine.selection.select import Selection
@@ -46,6 +46,7 @@ def run(context: StageContext) -> StageResult:
     """
     config, root = context.config, context.directory
     settings = config.selection
+    refuse_too_few(context)
     prepared = prepare(context)
     problem, parts, counts = prepared.problem, prepared.parts, prepared.counts
     max_bytes = int(settings.max_kernel_gib * 2**30)
@@ -197,6 +198,7 @@ def _write(
         [root / path for path in near],
         asked,
         looked_at,
+        inputs.get("quality"),
     )
     rows = subset_files.write_ranking(selection, means, corpus, root)
     subset_files.write_subset(rows, read_table(root / "ranking.parquet"), root, "subset")
@@ -218,6 +220,8 @@ def _write(
             "mean_before": float(means[first].mean()) if len(first) else None,
             "mean_after": told["mean_influence_selected"],
         }
+    if "quality" in inputs:
+        told["quality_teacher"] = inputs["quality"].counts["teacher"]
     if problem.costs is not None:
         tokens = load_array(problem.costs)
         told["tokens_selected"] = int(tokens[ranking].sum())
