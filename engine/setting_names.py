@@ -38,6 +38,8 @@ def unknown_setting(name: str, root: type[BaseModel], siblings: Collection[str] 
     *section, last = name.split(".")
     everywhere = setting_names(root)
     same = [known for known in everywhere if known.rpartition(".")[2] == last]
+    least = min((known.count(".") for known in same), default=0)
+    same = [known for known in same if known.count(".") == least]  # a gate repeats sections
     if len(same) == 1:
         return f"unknown setting {name}; did you mean {same[0]}?"
     if siblings and (section or closest(last, siblings)):
