@@ -5,7 +5,7 @@ eos included, with p_k the probability of token k given everything before it:
 
     d(t) = sqrt(mean_k (1 - p_k)^2)      u(c -> t) = d_without(t) - d_with(t | c), in [-1, 1]
 
-The two prompts of a pair differ in the example only (template version 1, texts stripped):
+The two prompts of a pair differ in the example only (template version 2, texts stripped):
 
     {bos}{instruction}[\\n\\nExample: {x_c} {y_c}]\\n\\nQuery: {x_t}\\nAnswer: {y_t}{eos}
 
@@ -16,6 +16,9 @@ instructions (`REFERENCE_INSTRUCTIONS`), so that a benefit is also one of the wo
 the model's chat template is round the same pieces, without the words of an answer's mark:
 
     {before}{instruction}[\\n\\nExample: {x_c} {y_c}]\\n\\nQuery: {x_t}{between}{y_t}{end}
+
+An example that is too long loses the head of its prompt x_c, and of its response only what alone is
+too long: what it shows is the response. (Version 1 cut its end.)
 """
 
 from __future__ import annotations
@@ -54,7 +57,7 @@ __all__ = [
 ]
 
 PromptStyle = Literal["shared", "reference", "chat"]
-TEMPLATE_VERSION = 1  # raise it when the same texts would give other ids
+TEMPLATE_VERSION = 2  # raise it when the same texts would give other ids
 # Our wording of the two sentences of the published code: without, and with an example.
 REFERENCE_INSTRUCTIONS = (
     "Answer the following query:",
@@ -125,20 +128,38 @@ class _Question:
 
 @dataclass(frozen=True, slots=True)
 class _Shown:
-    """One candidate as ids of the prefix, shortened to the longest example allowed."""
+    """One candidate as ids: what opens the prefix, its prompt and response, cut to the longest."""
 
-    prefix: list[int]
-    smallest: int
+    opening: list[int]
+    prompt: list[int]
+    response: list[int]
     truncated: bool
+
+    @property
+    def prefix(self) -> list[int]:
+        return [*self.opening, *self.prompt, *self.response]
+
+    @property
+    def size(self) -> int:
+        return len(self.opening) + len(self.prompt) + len(self.response)
+
+    def within(self, room: int) -> list[int]:
+        """As much of the example as fits: the prompt gives way from its head, then the response
+        from its end.
+        """
+        response = self.response[:room]
+        spare = room - len(response)
+        return [*self.prompt[max(0, len(self.prompt) - spare) :], *response]
 
 
 class DeliftTeacher(Teacher):
     """Benefit of a candidate as an in-context example, in [-1, 1].
 
     One forward pass per target (`features`) and one per pair (`score`), each over the suffix
-    only; the example is read once per candidate. When prompt and response are too long together,
-    the example is shortened from its end, for that target alone, then the query from its head,
-    the response never: a response that does not fit is NaN.
+    only; the example is read once per candidate, and anew for a target beside which it does not
+    fit. When prompt and response are too long together, the example is shortened, for that target
+    alone, its prompt from its head first, then the query from its head, the response never: a
+    response that does not fit is NaN.
 
     Args:
         model: the language model.
@@ -209,7 +230,7 @@ class DeliftTeacher(Teacher):
         """d_without (n, 1) of the targets."""
         assert side == "target", "delift needs no feature of a candidate"
         head = self._template.head_without
-        bare = _Shown(head, len(head), False)
+        bare = _Shown(head, [], [], False)
         errors, problems, usage = self._errors(bare, examples, [None] * len(examples))
         return Features(errors[:, None], problems, usage)
 
@@ -255,15 +276,20 @@ class DeliftTeacher(Teacher):
         return errors, problems, Usage(len(asked), answer.num_tokens, num_truncated)
 
     def _show(self, candidate: Example) -> _Shown:
-        """The prefix with its example, of which `max_example_tokens` are kept."""
-        text = f" {candidate.prompt.strip()} {candidate.output.strip()}"
-        ids = self._model.tokenize(text[: self._max_example_tokens * CHARACTERS_PER_TOKEN])
-        kept = ids[: self._max_example_tokens]
-        opening = [*self._template.head_with, *self._template.example_mark]
-        truncated = (
-            len(kept) < len(ids) or len(text) > self._max_example_tokens * CHARACTERS_PER_TOKEN
+        """The example, of which `max_example_tokens` are kept."""
+        most = self._max_example_tokens
+        texts = f" {candidate.prompt.strip()}", f" {candidate.output.strip()}"
+        characters = most * CHARACTERS_PER_TOKEN
+        whole = _Shown(
+            [*self._template.head_with, *self._template.example_mark],
+            self._model.tokenize(texts[0][-characters:]),
+            self._model.tokenize(texts[1][:characters]),
+            max(map(len, texts)) > characters,
         )
-        return _Shown([*opening, *kept], len(opening), truncated)
+        response = whole.response[:most]
+        kept = whole.within(most)
+        truncated = whole.truncated or len(kept) < len(whole.prompt) + len(whole.response)
+        return _Shown(whole.opening, kept[: len(kept) - len(response)], response, truncated)
 
     def _ask(self, target: Example) -> _Question | str:
         """Query and response of a target, or why it cannot be asked about."""
@@ -290,13 +316,17 @@ class DeliftTeacher(Teacher):
 
     def _fit(self, shown: _Shown, question: _Question) -> tuple[Suffix, bool]:
         """The question behind as much of the example as fits; an example of no token is dropped."""
-        length = min(len(shown.prefix), self._limit - question.size)
-        truncated = shown.truncated or question.truncated or length < len(shown.prefix)
-        if length < len(shown.prefix) and length <= shown.smallest:
-            length = self._template.num_common
-            rest = self._template.head_without[length:]
-            return Suffix([*rest, *question.query], question.response, length), truncated
-        return Suffix(question.query, question.response, length), truncated
+        length, opening = shown.size, len(shown.opening)
+        room = self._limit - question.size
+        if length <= room:
+            truncated = shown.truncated or question.truncated
+            return Suffix(question.query, question.response, length), truncated
+        example = shown.within(room - opening) if room > opening else []
+        if example:  # behind the opening that is shared, the rest of the example is this one's own
+            return Suffix([*example, *question.query], question.response, opening), True
+        length = self._template.num_common
+        rest = self._template.head_without[length:]
+        return Suffix([*rest, *question.query], question.response, length), True
 
 
 def _template(model: ResponseModel, without: str, with_example: str, chat: bool) -> _Template:

@@ -255,22 +255,47 @@ def test_chat_needs_a_chat_template(tiny: LanguageModel):
 EMPTY_PROMPT = len("\nAnswer the query.\n\nQuery:\nAnswer:") + len("\n")  # with bos and eos
 
 
-def test_a_long_example_loses_its_end():
+@pytest.mark.parametrize(
+    ("most", "shown"),
+    [
+        (13, " abcd efghijk"),  # all of it
+        (10, "cd efghijk"),
+        (8, " efghijk"),  # the whole prompt is gone
+        (5, " efgh"),  # then the response's end
+    ],
+)
+def test_a_long_example_loses_the_head_of_its_prompt(most: int, shown: str):
     model = FakeModel(flat(0.5, 0.5))
-    scores = score(teacher(model, max_example_tokens=8), example("abc", "defghij"), TARGETS)
-    assert all("Example: abc def\n\nQuery" in prompt for prompt in model.prompts[4:])
-    assert scores.usage.num_truncated == 4
+    scores = score(teacher(model, max_example_tokens=most), example("abcd", "efghijk"), TARGETS)
+    assert all(f"Example:{shown}\n\nQuery" in prompt for prompt in model.prompts[4:])
+    assert scores.usage.num_truncated == (0 if most == 13 else 4)
 
 
 def test_the_example_gives_way_for_the_one_long_target_only():
     short, long = example("q", "r"), example("q" * 60, "r" * 60)
     model = FakeModel(flat(0.5, 0.5))
-    delift = teacher(model, max_tokens=EMPTY_PROMPT + 122 + len("\n\nExample: x yz"))
-    assert score(delift, example("x", "y" * 40), [short, long]).usage.num_truncated == 1
+    delift = teacher(model, max_tokens=EMPTY_PROMPT + 122 + len("\n\nExample:xx yz"))
+    assert score(delift, example("x" * 40, "yz"), [short, long]).usage.num_truncated == 1
     shown = {p.split("|")[1].strip()[0:2]: p for p in model.prompts[2:]}
-    assert "Example: x " + "y" * 40 + "\n\n" in shown["r"]
-    assert "Example: x yy\n\nQuery: " + "q" * 60 in shown["rr"]
+    assert "Example: " + "x" * 40 + " yz\n\n" in shown["r"]
+    assert "Example:xx yz\n\nQuery: " + "q" * 60 in shown["rr"]
     assert len(shown["rr"]) + 1 == delift._limit  # bos and eos for the mark |
+
+
+def test_a_shortened_example_equals_the_oracle(tiny: LanguageModel, tiny_dir: Path):
+    """One that gives way for a target alone: the rest of it is read behind what is shared."""
+    from transformers import AutoTokenizer, LlamaForCausalLM
+
+    model = LlamaForCausalLM.from_pretrained(tiny_dir)
+    tokenizer = AutoTokenizer.from_pretrained(tiny_dir)
+    target, cut = TARGETS[1], example("cd", "Hello there!")
+    prompt = oracle.prompt_ids(tokenizer, SENTENCE, target.prompt, f"{cut.prompt} {cut.output}")
+    response = tokenizer(" " + target.output, add_special_tokens=False).input_ids
+    delift = teacher(tiny, max_tokens=len(prompt) + len(response) + 1)  # and eos
+    scores = score(delift, example("Say ab cd", "Hello there!"), [target])
+    assert scores.usage.num_truncated == 1
+    expected = oracle.utility(model, tokenizer, SENTENCE, cut, target)
+    np.testing.assert_allclose(scores.values, [expected], atol=1e-5)
 
 
 def test_an_example_of_which_nothing_fits_is_left_out():
@@ -371,7 +396,7 @@ def test_identity_of_the_default_style_never_changes():
         "threads": 1,
         "max_tokens": 2048,
         "batch_size": 16,
-        "template": 1,
+        "template": 2,
         "instruction": "Answer the query below as well as you can.",
         "max_example_tokens": 512,
     }
