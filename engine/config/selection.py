@@ -104,9 +104,11 @@ class SelectionConfig(OwnSettings):
         description="cosine up to which two candidates do not cover each other at all, where they "
         "are compared by it",
     )
-    scaling: Literal["minmax", "clip0", "none"] = Field(
+    scaling: Literal["minmax", "clip0", "quantile", "none"] = Field(
         "minmax",
-        description="of influence before selection; minmax uses the range of the labels, frozen",
+        description="of influence before selection, fitted to the labels and frozen; minmax: their "
+        "range becomes 0 to 1; clip0: what is above 0 of it; quantile: the share of them that are "
+        "lower, so that a few extreme ones count like any other",
     )
     zero_gain_tail: Literal["cover_again", "by_mean_influence", "random", "stop"] | None = Field(
         None,

@@ -43,7 +43,7 @@ class KernelFiles:
         paths: the blocks, in row order.
         num_rows, num_candidates: R and M.
         per_row: K, entries listed for each row; of lists.
-        scaling: (low, high), which become 0 and 1.
+        scaling: (low, high), which become 0 and 1, or more levels in order; see `scaled`.
         penalty: file of what each candidate's values are lowered by before they are scaled, (M,).
         fills_diagonal: whether the rows are the candidates, and a row is to itself what the best
             other candidate is to it.
@@ -54,7 +54,7 @@ class KernelFiles:
     num_rows: int
     num_candidates: int
     per_row: int
-    scaling: tuple[float, float]
+    scaling: tuple[float, ...]
     fills_diagonal: bool
     penalty: Path | None = None
 
@@ -204,8 +204,14 @@ class KernelFiles:
         )
 
 
-def scaled(values: FloatArray, scaling: tuple[float, float]) -> FloatArray:
-    """(value - low) / (high - low), cut at 0."""
+def scaled(values: FloatArray, scaling: tuple[float, ...]) -> FloatArray:
+    """(value - low) / (high - low), cut at 0; of n > 2 levels the share of them that a value passes.
+
+    That is linear between two levels, 0 up to the first and 1 from the last.
+    """
+    if len(scaling) > 2:
+        shares = np.interp(values, scaling, np.linspace(0, 1, len(scaling)))
+        return np.asarray(shares, np.float32)
     low, high = scaling
     out: FloatArray = np.maximum((values - np.float32(low)) / np.float32(high - low), 0)
     return out

@@ -285,5 +285,5 @@ def _refuse_negative(columns: Columns, name: str) -> None:
     if columns.minimum < 0:
         raise SettingsError(
             f"{name} needs a kernel with values >= 0, its minimum is {columns.minimum:g}: "
-            "scale influence first (selection.scaling: minmax or clip0)"
+            "scale influence first (selection.scaling: minmax, clip0 or quantile)"
         )

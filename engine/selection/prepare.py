@@ -39,6 +39,7 @@ __all__ = [
 ]
 
 DEFAULT_BUDGET = 0.3
+_NUM_QUANTILES = 101  # levels of the labels that `selection.scaling: quantile` keeps
 
 
 @dataclass
@@ -131,13 +132,16 @@ def _add_kernel(prepared: Prepared, context: StageContext) -> None:
     prepared.problem = problem
 
 
-def _scaling(config: Config, score: Artifact) -> tuple[float, float]:
-    """(low, high) that become 0 and 1: fitted on the training labels, so it is frozen with them."""
+def _scaling(config: Config, score: Artifact) -> tuple[float, ...]:
+    """What `scaled` is told: fitted on the training labels, so it is frozen with them."""
     if config.selection.scaling == "none":
         return 0.0, 1.0
     labels = read_table(score.path("labels"), columns=["score", "quadrant"])
     scores = labels["score"].to_numpy()[labels["quadrant"].to_numpy() == 0]
     scores = scores[np.isfinite(scores)]
+    if config.selection.scaling == "quantile" and len(scores):
+        levels = np.quantile(scores.astype(np.float64), np.linspace(0, 1, _NUM_QUANTILES))
+        return tuple(levels.tolist())
     low, high = (float(scores.min()), float(scores.max())) if len(scores) else (0.0, 1.0)
     if config.selection.scaling == "clip0":
         low = 0.0
@@ -145,7 +149,7 @@ def _scaling(config: Config, score: Artifact) -> tuple[float, float]:
 
 
 def _influence_kernel(
-    influence: Artifact, scaling: tuple[float, float], fills_diagonal: bool
+    influence: Artifact, scaling: tuple[float, ...], fills_diagonal: bool
 ) -> KernelFiles:
     dense, counts = influence.counts["kernel"] == "dense", influence.counts
     return KernelFiles(
@@ -187,7 +191,7 @@ def _paths(directory: Path, parts: list[Part]) -> tuple[Path, ...]:
     return tuple(directory / part.path for part in parts)
 
 
-def _write_scaled(files: tuple[Path, ...], scaling: tuple[float, float], path: Path) -> None:
+def _write_scaled(files: tuple[Path, ...], scaling: tuple[float, ...], path: Path) -> None:
     save_array(path, scaled(np.concatenate([load_array(file) for file in files]), scaling))
 
 

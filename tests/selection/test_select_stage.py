@@ -9,6 +9,7 @@ import pytest
 from engine.config import parse_config
 from engine.errors import SettingsError
 from engine.pipeline import run
+from engine.selection.kernel_files import scaled
 from engine.selection.select import select
 from tests.in_process import replace_ray
 from tests.small_job import write_rows
@@ -99,6 +100,34 @@ def test_objectives_over_the_targets(job, objective, settings):
     if objective == "facility_location_mutual_information":
         settings = {**settings, "owned": owned}
     expect(directory, influence.T, objective, **settings)
+
+
+def test_shares_by_hand():
+    """Levels 0, 1, 9 are 0, a half and 1; two levels alone are a line without an end."""
+    values = np.array([-3, 0, 0.5, 1, 5, 9, 90], np.float32)
+    found = scaled(values, (0.0, 1.0, 9.0))
+    np.testing.assert_allclose(found, [0, 0, 0.25, 0.5, 0.75, 1, 1])
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(scaled(values, (1.0, 5.0)), [0, 0, 0, 0, 1, 2, 22.25])
+    # half of the labels are one number: it passes them all
+    np.testing.assert_allclose(scaled(values, (0.0, 1.0, 1.0)), [0, 0, 0.25, 1, 1, 1, 1])
+
+
+def test_influence_by_its_place_among_the_labels(job):
+    directory = selected(job, objective="facility_location", scaling="quantile")
+    labels = pq.read_table(directory.artifact("4-teacher").path("labels")).to_pandas()
+    training = np.sort(labels["score"][labels["quadrant"] == 0])
+    predict = directory.artifact("6-influence")
+    influence = np.concatenate(
+        [np.load(predict.directory / part.path) for part in predict.parts("dense")]
+    )
+    levels = np.quantile(training.astype(np.float64), np.arange(101) / 100)
+    kernel = np.interp(influence, levels, np.arange(101) / 100).astype(np.float32)
+    # so it is the share of the labels that are lower, to a hundredth
+    lower = np.searchsorted(training, influence.ravel()) / len(training)
+    assert np.abs(kernel.ravel() - lower).max() < 0.011
+    expect(directory, kernel.T, "facility_location")
+    assert ranking(directory) != ranking(selected(job, objective="facility_location"))
 
 
 def test_every_row_says_whether_the_teacher_was_asked_about_it(job):
