@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
+import numpy as np
+from numpy.typing import NDArray
+
 from engine.artifact_rows import TableParts, target_side
 from engine.cluster import run_task
 from engine.config import Config
@@ -12,7 +15,7 @@ from engine.errors import SettingsError
 from engine.run_directory import Artifact
 from engine.spelling import meant
 
-__all__ = ["refuse_unknown_columns"]
+__all__ = ["refuse_unknown_columns", "subtasks_of"]
 
 
 def refuse_unknown_columns(config: Config, corpus: Artifact) -> None:
@@ -49,3 +52,20 @@ def _problem(corpus: Artifact, group: str, column: str) -> str | None:
                 return None
     listed = ", ".join(sorted(known)[:20]) or "no further columns"
     return f"the {group} have no column {column!r}; they have: {listed}{meant(column, known)}"
+
+
+def subtasks_of(corpus: Artifact, column: str | None, num_targets: int) -> NDArray[np.int64]:
+    """The sub-task of each target, (N,), by the order of their names; without a column all 0."""
+    if column is None or num_targets == 1:
+        return np.zeros(num_targets, dtype=np.int64)
+    rows = TableParts(corpus, target_side(corpus))
+    tables = rows.iter_parts(["extra"])
+    extras = [json.loads(text) for table in tables for text in table["extra"].to_pylist()]
+    if not any(column in extra for extra in extras):
+        known = sorted({name for extra in extras for name in extra})
+        raise SettingsError(
+            f"influence.subtask_column: the targets have no column {column!r}; "
+            f"they have: {', '.join(known) or 'no further columns'}{meant(column, known)}"
+        )
+    names = np.array([json.dumps(extra.get(column)) for extra in extras])
+    return np.unique(names, return_inverse=True)[1].astype(np.int64)

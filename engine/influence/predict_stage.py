@@ -10,7 +10,6 @@ the targets, a candidate's mean is its best mean over one of them (LESS, section
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,10 +21,10 @@ import pyarrow.feather
 from numpy.typing import NDArray
 
 from engine.actors import Partition, PartitionWorker, run_partitions
-from engine.artifact_rows import TableParts, VectorParts, as_lists, target_side
+from engine.artifact_rows import VectorParts, as_lists, target_side
 from engine.cluster import node_cpus, run_task
 from engine.config import FeatureName
-from engine.errors import InputError, SettingsError
+from engine.errors import InputError
 from engine.influence.candidate_index import find_index
 from engine.influence.factors import FactorFiles, FactorPairs, FactorWorker, largest_of
 from engine.influence.pairs import (
@@ -43,6 +42,7 @@ from engine.influence.pools import find_pools
 from engine.kernels.aggregation import max_of_group_means
 from engine.kernels.arrays import FloatArray
 from engine.kernels.product import Grid
+from engine.named_columns import subtasks_of
 from engine.network.influence_network import InfluenceNetwork
 from engine.progress import say
 from engine.run_directory import (
@@ -55,12 +55,11 @@ from engine.run_directory import (
     save_array,
     total_usage,
 )
-from engine.spelling import meant
 from engine.stage import StageContext, StageResult, Stopwatch
 from engine.students.network import NetworkStudent
 from engine.students.student import ProductStudent, load_student
 
-__all__ = ["run", "subtasks_of"]
+__all__ = ["run"]
 
 CODE_VERSION = 3
 # Rows of the teacher's own matrix, and of pairs that go through a deep network, in one part.
@@ -130,23 +129,6 @@ def run(context: StageContext) -> StageResult:
             "index.safetensors": "FAISS index of the candidates' factors",
         },
     )
-
-
-def subtasks_of(corpus: Artifact, column: str | None, num_targets: int) -> NDArray[np.int64]:
-    """The sub-task of each target, (N,), by the order of their names; without a column all 0."""
-    if column is None or num_targets == 1:
-        return np.zeros(num_targets, dtype=np.int64)
-    rows = TableParts(corpus, target_side(corpus))
-    tables = rows.iter_parts(["extra"])
-    extras = [json.loads(text) for table in tables for text in table["extra"].to_pylist()]
-    if not any(column in extra for extra in extras):
-        known = sorted({name for extra in extras for name in extra})
-        raise SettingsError(
-            f"influence.subtask_column: the targets have no column {column!r}; "
-            f"they have: {', '.join(known) or 'no further columns'}{meant(column, known)}"
-        )
-    names = np.array([json.dumps(extra.get(column)) for extra in extras])
-    return np.unique(names, return_inverse=True)[1].astype(np.int64)
 
 
 # --- the teacher's own matrix --------------------------------------------------------------------

@@ -205,7 +205,7 @@ class KernelFiles:
 
 
 def scaled(values: FloatArray, scaling: tuple[float, ...]) -> FloatArray:
-    """(value - low) / (high - low), cut at 0; of n > 2 levels the share of them that a value passes.
+    """(value - low) / (high - low), cut at 0; of more than two levels the share passed.
 
     That is linear between two levels, 0 up to the first and 1 from the last.
     """

@@ -27,9 +27,9 @@ from engine.artifact_rows import TableParts, as_lists, id_hashes, target_side
 from engine.cluster import run_task
 from engine.config import Config, SelectionConfig
 from engine.errors import SettingsError
-from engine.influence.predict_stage import subtasks_of
 from engine.kernels.aggregation import max_of_group_means
 from engine.kernels.arrays import FloatArray, IndexArray
+from engine.named_columns import subtasks_of
 from engine.run_directory import (
     Artifact,
     atomic_path,

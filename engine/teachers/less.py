@@ -7,7 +7,13 @@ the gradient g_i(c):
 
     S[c, t] = sum_i w_i cos(P Gamma_i(c), P g_i(t)), in [-1, 1]
 
-w_i is the mean learning rate of epoch i, over their sum. The text of a row is its data text z in
+w_i is the mean learning rate of epoch i, over their sum. A candidate's influence on a sub-task T is
+its mean over the targets (`aggregation: mean_of_cos`). In `cos_of_mean` gradients are averaged
+first; a pair's score is then the target's share, of which the mean over T is
+
+    sum_i w_i cos(P Gamma_i(c), mean_t P g_i(t))
+
+The text of a row is its data text z in
 three pieces, each stripped and tokenised alone (template version 1), of which only the last is
 learned:
 
@@ -97,12 +103,19 @@ class LessSettings(Section):
     projection_dim: int = Field(
         8192, ge=64, le=16384, description="size of a projected gradient; multiple of 64"
     )
+    aggregation: Literal["mean_of_cos", "cos_of_mean"] = Field(
+        "mean_of_cos",
+        description="a candidate's influence on a sub-task (influence.subtask_column): the mean of "
+        "its cosines with the targets' gradients, or its cosine with the mean of their gradients, "
+        "in which those of large gradients weigh more; a pair's score is the target's share of it",
+    )
 
 
 class LessTeacher(Teacher):
     """Weighted cosine of a candidate's Adam step and a target's gradient, in [-1, 1].
 
-    A feature is one unit vector per checkpoint, (E * projection_dim) float16. A prompt too long is
+    A feature is one unit vector per checkpoint, (E * projection_dim) float16; of a target whose
+    gradient is averaged with others the gradient as it is, float32. A prompt too long is
     cut from its head, a response never: one that does not fit is NaN.
 
     Args:
@@ -112,6 +125,7 @@ class LessTeacher(Teacher):
         projection_dim: size of a projected gradient.
         max_tokens: longest row; the model's context may allow less.
         batch_size: rows per pass, at most; they never have more positions than one longest row.
+        averages_first: candidates are compared with the mean gradient of a sub-task.
     """
 
     name = "less"
@@ -131,6 +145,7 @@ class LessTeacher(Teacher):
         projection_dim: int,
         max_tokens: int,
         batch_size: int,
+        averages_first: bool = False,
     ) -> None:
         self._load_model = load_model
         self._checkpoints = checkpoints
@@ -138,6 +153,7 @@ class LessTeacher(Teacher):
         self._dim = projection_dim
         self._max_tokens = max_tokens
         self._batch_size = batch_size
+        self._averages_first = averages_first
         rates = [epoch["learning_rate"] for epoch in _read_epochs(checkpoints)]
         self._weights = np.array(rates) / sum(rates)
 
@@ -165,19 +181,37 @@ class LessTeacher(Teacher):
             config.own(LessSettings).projection_dim,
             config.max_tokens,
             config.batch_size,
+            cls.joins_targets(config),
         )
 
     @classmethod
     def identity(cls, config: TeacherConfig) -> dict[str, Any]:
         from engine.kernels.adam import BETAS, EPSILON
 
+        # Answers of the published aggregation are stored under a name without it.
+        left_out = set() if cls.joins_targets(config) else {"aggregation"}
         return {
             **model_settings(config),
             "template": TEMPLATE_VERSION,
             "projection_seed": PROJECTION_SEED,
             "adam": [*BETAS, EPSILON],
-            **config.own(LessSettings).model_dump(mode="json"),
+            **config.own(LessSettings).model_dump(mode="json", exclude=left_out),
         }
+
+    @classmethod
+    def joins_targets(cls, config: TeacherConfig) -> bool:
+        return config.own(LessSettings).aggregation == "cos_of_mean"
+
+    def joined(self, features: FloatArray) -> FloatArray:
+        """Gradients over the length of their mean at each checkpoint; NaN rows take no part."""
+        gradients = features.reshape(len(features), len(self._weights), self._dim)
+        known = np.isfinite(gradients).all(axis=(1, 2))
+        if not known.any():
+            return features
+        lengths = np.linalg.norm(gradients[known].mean(axis=0, dtype=np.float64), axis=1)
+        with np.errstate(divide="ignore", invalid="ignore"):  # gradients that cancel: no score
+            shares = gradients / lengths[:, None]
+        return np.asarray(shares.reshape(features.shape), np.float32)
 
     @classmethod
     def preparation_share(cls, config: TeacherConfig) -> float:
@@ -223,10 +257,11 @@ class LessTeacher(Teacher):
         return asked.usage(settings.warmup_epochs)
 
     def features(self, side: Side, examples: Sequence[Example]) -> Features:
-        """Unit vectors (n, E * projection_dim) float16: of Adam's step or of the gradient."""
+        """Adam's steps or gradients (n, E * projection_dim), unit vectors; see the class."""
         asked = _ask(self._model, self._limit, examples)
         positions, rows = list(asked.rows), list(asked.rows.values())
-        values = np.full((len(examples), len(self._weights), self._dim), np.nan, np.float16)
+        kind = np.float32 if self._averages_first and side == "target" else np.float16
+        values = np.full((len(examples), len(self._weights), self._dim), np.nan, kind)
         for epoch in range(len(self._weights)):
             values[positions, epoch] = self._directions(epoch, side, rows)
         problems = asked.problems
@@ -257,7 +292,10 @@ class LessTeacher(Teacher):
     def _directions(
         self, epoch: int, side: Side, rows: Sequence[TrainingRow]
     ) -> NDArray[np.float32]:
-        """Unit vectors (n, projection_dim) of one checkpoint; NaN for a gradient of zero."""
+        """Vectors (n, projection_dim) of one checkpoint, of unit length unless they are averaged.
+
+        NaN for a gradient of zero.
+        """
         directions = np.empty((len(rows), self._dim), np.float32)
         steps = self._enter(epoch, side)
         projection = self._projection
@@ -270,7 +308,10 @@ class LessTeacher(Teacher):
 
             self._model.example_gradients([rows[i] for i in batch], receive)
             projected = projection.finish(sums)
-            directions[batch] = (projected / projected.norm(dim=1, keepdim=True)).cpu().numpy()
+            lengths = projected.norm(dim=1, keepdim=True)
+            if self._averages_first and side == "target":
+                lengths = lengths / lengths  # 1, and NaN for 0
+            directions[batch] = (projected / lengths).cpu().numpy()
         return directions
 
     def _enter(self, epoch: int, side: Side) -> list[AdamStep]:

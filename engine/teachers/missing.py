@@ -72,7 +72,7 @@ def _piece(folder: str, keys: list[str], piece: list[tuple[str, int]], side: Sid
 
 def missing_pairs(scope: Scope) -> list[Partition]:
     """The pairs of the sample that the store lacks, some candidates a piece."""
-    known = known_pairs(scope.store).select(PAIR_KEYS)
+    known = known_pairs(scope).select(PAIR_KEYS)
     missing = scope.pairs().join(known, keys=PAIR_KEYS, join_type="left anti")
     rows_of = [("candidate", "min"), ("target", "min")]
     missing = missing.group_by(PAIR_KEYS).aggregate(rows_of)
@@ -80,7 +80,7 @@ def missing_pairs(scope: Scope) -> list[Partition]:
     candidates, starts = np.unique(missing["candidate_min"].to_numpy(), return_index=True)
     groups = np.split(missing["target_min"].to_numpy(), starts[1:]) if len(missing) else []
     target_keys, candidate_keys = missing["target_key"], missing["candidate_key"]
-    folder = scope.relative("pairs")
+    folder = scope.relative(scope.pairs_dir.name)
     size = _candidates_per_part(len(candidates), len(missing))
     bounds = [*starts.tolist(), len(missing)]
     partitions = []

@@ -17,10 +17,11 @@ import pyarrow.compute as pc
 
 from engine import storage
 from engine.actors import Partition, PartitionWorker, run_partitions
-from engine.artifact_rows import TableParts
+from engine.artifact_rows import TableParts, target_side
 from engine.cluster import run_task
 from engine.config import Config
 from engine.example import order_hash
+from engine.named_columns import subtasks_of
 from engine.run_directory import (
     STORE,
     Artifact,
@@ -56,7 +57,11 @@ __all__ = ["identity", "run"]
 
 def identity(config: Config) -> dict[str, Any]:
     """Everything that the teacher's scores depend on."""
-    return teacher_class(config.teacher.name).identity(config.teacher)
+    teacher = teacher_class(config.teacher.name)
+    joined = {}
+    if teacher.joins_targets(config.teacher):
+        joined = {"subtask_column": config.influence.subtask_column}
+    return {**teacher.identity(config.teacher), **joined}
 
 
 def run(context: StageContext) -> StageResult:
@@ -68,10 +73,16 @@ def run(context: StageContext) -> StageResult:
     home = home or context.directory
     rows, contents = run_task(_rows_to_prepare, config, corpus)
     seeded = bool(rows) or teacher.seeded
-    key = digest(config.seed if seeded else None, identity(config), *([contents] if rows else []))
+    told = teacher.identity(config.teacher)
+    key = digest(config.seed if seeded else None, told, *([contents] if rows else []))
     store = home / STORE / f"{teacher.name}-{key}"
     inputs = (context.inputs["ingest"], context.inputs["sample"])
     scope = Scope(*inputs, store, home, teacher.same_features)
+    if teacher.joins_targets(config.teacher):
+        asked = ("first-sample", "run-sample", "sample")  # what the student learned comes first
+        sample = next(context.inputs[name] for name in asked if name in context.inputs)
+        column = config.influence.subtask_column
+        scope = replace(scope, subtasks=run_task(_subtasks, corpus, sample, column))
     used: list[Part] = []
     if rows and finished_part(store / PREPARED) is None:
         piece = Partition(scope.relative(PREPARED), len(rows), {"rows": rows})
@@ -176,11 +187,22 @@ def _ask(
     )
 
 
+def _subtasks(
+    corpus: Artifact, sample: Artifact, column: str | None
+) -> tuple[tuple[str, ...], ...]:
+    """Keys of the sample's targets by sub-task, in the order of their names."""
+    targets = TableParts(corpus, target_side(corpus))
+    rows = np.unique(read_table(sample.path("pairs"), columns=["target"])["target"].to_numpy())
+    keys = np.array(targets.take(rows, ["key"])["key"].to_pylist())
+    groups = subtasks_of(corpus, column, len(targets))[rows]
+    return tuple(tuple(keys[groups == group].tolist()) for group in np.unique(groups))
+
+
 def _write_labels(scope: Scope, path: Path) -> dict[str, int]:
     """The sample with its scores, in the sample's order."""
     pairs = scope.pairs()
     answers = pa.concat_tables(
-        [PAIRS.empty_table(), *map(read_table, finished_files(scope.store / "pairs"))]
+        [PAIRS.empty_table(), *map(read_table, finished_files(scope.pairs_dir))]
     )
     labels = pairs.join(answers, keys=PAIR_KEYS, join_type="inner")
     labels = labels.sort_by([("candidate", "ascending"), ("target", "ascending")])
@@ -212,10 +234,10 @@ def _usage_of(scope: Scope, before: Scope | None = None) -> dict[str, float]:
             used = used.filter(pc.invert(pc.is_in(used["key"], charged)))
             charged = used["key"].combine_chunks()
         kinds[f"features_{side}"] = _shared_usage(finished_files(scope.features_dir(side)), used)
-    known, asked = known_pairs(scope.store), pairs.select(PAIR_KEYS)
+    known, asked = known_pairs(scope), pairs.select(PAIR_KEYS)
     used = known.join(asked, keys=PAIR_KEYS, join_type="left semi")
     used = used.join(charged_pairs.select(PAIR_KEYS), keys=PAIR_KEYS, join_type="left anti")
-    kinds["pairs"] = _shared_usage(finished_files(scope.store / "pairs"), used)
+    kinds["pairs"] = _shared_usage(finished_files(scope.pairs_dir), used)
     prepared = scope.store / PREPARED
     if before is None and storage.exists(prepared):
         kinds[PREPARED] = Part(**read_json(record_path(prepared))).usage

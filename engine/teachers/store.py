@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from engine import storage
 from engine.artifact_rows import TableParts, target_side
 from engine.example import Example
-from engine.run_directory import Artifact, atomic_path, map_table, read_table, record_path
+from engine.run_directory import Artifact, atomic_path, digest, map_table, read_table, record_path
 from engine.teachers.teacher import Side
 
 __all__ = [
@@ -51,13 +51,23 @@ PAIRS = pa.schema(
 
 @dataclass(frozen=True)
 class Scope:
-    """What the tasks and actors of this stage read and write; `directory` holds the store."""
+    """What the tasks and actors of this stage read and write; `directory` holds the store.
+
+    `subtasks` are the keys of the asked targets of each, where a teacher joins them: what it says
+    of a pair is then stored beside what it said when there were others.
+    """
 
     corpus: Artifact
     sample: Artifact
     store: Path
     directory: Path
     same_features: bool
+    subtasks: tuple[tuple[str, ...], ...] | None = None
+
+    @property
+    def pairs_dir(self) -> Path:
+        name = "pairs" if self.subtasks is None else f"pairs-{digest(self.subtasks)}"
+        return self.store / name
 
     def features_dir(self, side: Side) -> Path:
         return self.store / ("features" if self.same_features else f"features-{side}")
@@ -126,9 +136,9 @@ def stored_problems(scope: Scope, side: Side, keys: Sequence[str]) -> dict[str, 
     return found
 
 
-def known_pairs(store: Path) -> pa.Table:
+def known_pairs(scope: Scope) -> pa.Table:
     """Keys of each pair that is paid for, and the number of its file."""
-    return _keys_of(finished_files(store / "pairs"), PAIR_KEYS)
+    return _keys_of(finished_files(scope.pairs_dir), PAIR_KEYS)
 
 
 def _keys_of(files: list[Path], columns: list[str]) -> pa.Table:

@@ -92,7 +92,8 @@ class Teacher(TeacherFacts, ABC):
     """Scores pairs, one candidate at a time; made by `load_teacher`.
 
     A bad row is NaN with a problem text, never an exception. What a teacher says about a pair
-    depends on the other targets of the same call through rounding only.
+    depends on the other targets of the same call through rounding only, and on those of the sample
+    only where it joins them.
 
     Attributes, beside those of `TeacherFacts`:
         feature_sides: sides whose points need `features` before a pair can be scored.
@@ -121,6 +122,15 @@ class Teacher(TeacherFacts, ABC):
         can learn them in place of the scores.
         """
         return None
+
+    @classmethod
+    def joins_targets(cls, config: TeacherConfig) -> bool:
+        """Whether pairs are scored with what `joined` makes of the targets of a sub-task."""
+        return False
+
+    def joined(self, features: FloatArray) -> FloatArray:
+        """Features (n, F) of all asked targets of one sub-task as pairs are scored with them."""
+        raise AssertionError(f"teacher {self.name} asks about each target by itself")
 
     @classmethod
     def preparation_share(cls, config: TeacherConfig) -> float:

@@ -52,6 +52,7 @@ class _TeacherWorker(PartitionWorker):
     def __init__(self, settings: TeacherConfig, seed: int, scope: Scope) -> None:
         prepared = scope.store / PREPARED
         self._scope = scope
+        self._joined: dict[str, NDArray[np.floating]] | None = None
         self._teacher: Teacher = load_teacher(
             settings, seed, storage.fetch(prepared) if storage.exists(prepared) else None
         )
@@ -148,7 +149,25 @@ class PairWorker(_TeacherWorker):
     ) -> dict[Side, dict[str, NDArray[np.floating]]]:
         """Of the sides that the teacher has features of."""
         sides: dict[Side, list[Example]] = {"candidate": candidates, "target": targets}
-        return {side: self._features(side, sides[side]) for side in self._teacher.feature_sides}
+        found = {side: self._features(side, sides[side]) for side in self._teacher.feature_sides}
+        if self._scope.subtasks is not None:
+            found["target"] = self._joined_targets()
+        return found
+
+    def _joined_targets(self) -> dict[str, NDArray[np.floating]]:
+        """Of every asked target what its sub-task makes of it; one in two of them is the first's.
+
+        Memory: the features of all asked targets, for as long as the worker lives.
+        """
+        if self._joined is None:
+            assert self._scope.subtasks is not None
+            self._joined = {}
+            for keys in self._scope.subtasks:
+                stored = stored_features(self._scope, "target", keys)
+                joined = self._teacher.joined(np.stack([stored[key] for key in keys]))
+                for key, feature in zip(keys, joined, strict=True):
+                    self._joined.setdefault(key, feature)
+        return self._joined
 
     def _ask(
         self,
