@@ -7,11 +7,13 @@
         1-test 2-adapters 3-answers 4-grades 5-results
 
 The arm of a teacher asks it about everything, that of the network about `sample.fraction`; both
-ask through one store, so nothing is paid twice. `Random` draws as many rows as the others select.
+ask through one store, so nothing is paid twice. `Random` and the other baselines
+(engine/selection/baselines.py) have as many rows as the others select.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,19 +24,28 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from engine.artifact_rows import TableParts, id_hashes
+from engine.artifact_rows import TableParts, VectorParts, id_hashes
 from engine.cluster import connected, run_task
-from engine.config import ArmKind, Config, TeacherConfig, load_config, parse_config
+from engine.config import (
+    ArmKind,
+    Config,
+    TeacherConfig,
+    load_config,
+    parse_config,
+)
+from engine.config.teacher import LANGUAGE_MODEL_TEACHERS
 from engine.corpus import ingest
 from engine.errors import SettingsError
 from engine.evaluation import answer, fine_tune, grade, results
 from engine.evaluation.cells import Cell
 from engine.evaluation.judge import RUBRIC_VERSION
 from engine.evaluation.text_metrics import TEXT_METRICS, added_metrics
+from engine.features.rows import group_of
 from engine.models.resolve import model_identity
 from engine.pipeline import STAGES, run, stages_of
 from engine.progress import say
 from engine.run_directory import Artifact, RunDirectory, atomic_path, digest, finish_part
+from engine.selection import baselines
 from engine.selection.prepare import num_to_select
 from engine.stage import Stage, StageContext, StageResult
 from engine.workflow import do_stage, plan_stages, refuse_other_settings
@@ -42,6 +53,22 @@ from engine.workflow import do_stage, plan_stages, refuse_other_settings
 __all__ = ["Arm", "answer_stages", "arms_of", "evaluate"]
 
 FOLDER = "evaluation"
+# Arms that ask nobody, in the order of the table; "Full" comes last.
+ALONE: dict[ArmKind, str] = {
+    "initial": "Initial (zero-shot)",
+    "random": "Random",
+    "balanced": "Random, balanced",
+    "length": "Longest",
+    "perplexity_middle": "Middle perplexity",
+    "perplexity_top": "Top perplexity",
+    "bm25": "BM25",
+    "bm25_round_robin": "BM25, in turn",
+    "tf_idf": "TF-IDF",
+    "tf_idf_round_robin": "TF-IDF, in turn",
+    "cosine": "Cosine, in turn",
+}
+_RDS = "RDS+, in turn"
+_READING = "reading"
 _ASKING = ("sample", "score", "fit", "predict", "select")
 
 
@@ -70,8 +97,11 @@ def arms_of(config: Config) -> list[Arm]:
     """The arms that the settings ask for, in the order of the table."""
     settings = config.evaluation
     assert settings is not None
-    arms = [Arm(kind.capitalize(), kind) for kind in ("initial", "random") if kind in settings.arms]
-    for teacher in settings.teachers or (config.teacher,):
+    arms = [Arm(name, kind) for kind, name in ALONE.items() if kind in settings.arms]
+    teachers = settings.teachers or (config.teacher,)
+    if "rds" in settings.arms:
+        arms.append(Arm(_RDS, "rds", _rds(config, teachers)))
+    for teacher in teachers:
         name = teacher.facts.label
         if "teacher" in settings.arms:
             arms.append(Arm(name, "teacher", teacher))
@@ -81,6 +111,23 @@ def arms_of(config: Config) -> list[Arm]:
         if "network" in settings.arms:
             arms.append(Arm(f"NN+{name}", "network", teacher, config.sample.fraction))
     return arms + ([Arm("Full", "full")] if "full" in settings.arms else [])
+
+
+def _rds(config: Config, teachers: Sequence[TeacherConfig]) -> TeacherConfig:
+    """RDS+ as the settings have it, else with the language model of the first teacher with one."""
+    for teacher in teachers:
+        if teacher.name == "rds":
+            return teacher
+    return _reader(config, teachers).model_copy(update={"name": "rds"})
+
+
+def _reader(config: Config, teachers: Sequence[TeacherConfig]) -> TeacherConfig:
+    """Whose language model reads rows: a teacher's, or the evaluated one where they have none."""
+    for teacher in (config.teacher, *teachers):
+        if teacher.name in LANGUAGE_MODEL_TEACHERS:
+            return teacher
+    assert config.evaluation is not None
+    return TeacherConfig(name="rds", model=config.evaluation.model)
 
 
 def evaluate(
@@ -103,6 +150,7 @@ def evaluate(
         raise SettingsError("nothing to evaluate on: set evaluation.test.path")
     if config.sample.fraction == 1 and "network" in config.evaluation.arms:
         raise SettingsError("sample.fraction 1 leaves nothing for the network: set it below 1")
+    _refuse_baselines(config)
     for arm in arms_of(config):
         _settings_of(config, arm)  # what suits no teacher is told before any is asked
     with connected(config.ray):
@@ -118,6 +166,19 @@ def evaluate(
             for plan in plans:
                 do_stage(plan, config, directory, stages, given)
     return directory
+
+
+def _refuse_baselines(config: Config) -> None:
+    """Raise SettingsError for baselines that lack a library, or targets to compare with."""
+    assert config.evaluation is not None
+    arms = config.evaluation.arms
+    baselines.require(arms)
+    aimless = [name for name in arms if name in (*baselines.NEED_TARGETS, "rds")]
+    if config.target is None and aimless:
+        raise SettingsError(
+            f"evaluation.arms: {', '.join(aimless)} compare rows with targets: set target.path, or "
+            "leave them out"
+        )
 
 
 def _cells(config: Config, subsets: _Subsets) -> tuple[list[Cell], dict[str, Artifact]]:
@@ -161,14 +222,17 @@ class _Subsets:
 
         A teacher that is asked about everything has one subset for all seeds.
         """
-        drawn = arm.kind in ("random", "network")
+        drawn = arm.kind in ("random", "balanced", "network")
         slug = arm.name.lower().replace("(", "-").replace(")", "").replace("+", "-")
+        if arm.teacher is None or arm.kind == "rds":
+            slug = f"{arm.kind}-in-turn" if arm.kind == "rds" else arm.kind
         name = slug.replace(" ", "-") + (f"-{seed}" if drawn else "")
         if name in given:
             return name
         place = RunDirectory(self._directory.path / "subsets" / name)
         if arm.teacher is None:
-            artifact = self._drawn(seed, place, self._size(arm, given))
+            seed = seed if drawn else self._config.seed
+            artifact = self._drawn(arm.kind, seed, place, self._size(arm, given))
         else:
             say(f"--- {name}")
             artifact = self._selected(arm, seed if drawn else self._config.seed, place)
@@ -201,19 +265,47 @@ class _Subsets:
         others = [artifact.counts["selected"] for artifact in given.values()]
         return max(others, default=num_to_select(self._config.selection, num))
 
-    def _drawn(self, seed: int, place: RunDirectory, count: int) -> Artifact:
+    def _drawn(self, kind: ArmKind, seed: int, place: RunDirectory, count: int) -> Artifact:
+        """A subset that no teacher is asked for."""
+        by_hash = kind in ("random", "full")
+        told: dict[str, Any] = {"rows": count} | ({} if by_hash else {"baseline": kind})
+        reads = {"ingest": self.shared["ingest"]}
+        settings: tuple[str, ...] = ("seed",)
+        if kind == "cosine":
+            reads["embed"] = self.shared["embed"]
+        if kind.startswith("perplexity"):
+            reads["embed"] = self._reading()
+        if kind == "balanced":
+            settings += ("evaluation.source_column",)
         stage = Stage(
             "draw",
             "7-selection",
-            partial(_draw, count=count),
-            ("seed",),
-            ("ingest",),
-            identity=lambda _: {"rows": count},
+            partial(_draw, kind="random" if by_hash else kind, count=count),
+            settings,
+            tuple(reads),
+            identity=lambda _: told,
         )
-        seeded = self._config.model_copy(update={"seed": seed})
-        (plan,) = plan_stages([stage], seeded, place, self.shared)
+        return self._done(stage, self._config.model_copy(update={"seed": seed}), place, reads)
+
+    def _reading(self) -> Artifact:
+        """Embeddings with the losses of every row: those of the run, or made for this."""
+        embeddings = self.shared["embed"]
+        if group_of("candidates", "reading") in embeddings.manifest["parts"]:
+            return embeddings
+        settings = self._config.evaluation
+        assert settings is not None
+        who = _reader(self._config, settings.teachers)
+        config = self._config.model_copy(update={"teacher": who, "features": ("losses",)})
+        stage = next(stage for stage in STAGES if stage.name == "embed")
+        place = RunDirectory(self._directory.path / _READING)
+        return self._done(stage, config, place, {"ingest": self.shared["ingest"]})
+
+    def _done(
+        self, stage: Stage, config: Config, place: RunDirectory, given: dict[str, Artifact]
+    ) -> Artifact:
+        (plan,) = plan_stages([stage], config, place, given)
         refuse_other_settings([plan], place, self._overwrite)
-        do_stage(plan, seeded, place, [stage], self.shared)
+        do_stage(plan, config, place, [stage], given)
         return _finished(place, stage)
 
 
@@ -229,6 +321,8 @@ def _settings_of(config: Config, arm: Arm) -> Config:
     values["teacher"] = arm.teacher.model_dump(mode="json")
     values["sample"]["fraction"] = arm.fraction
     values["quality"] = None
+    if arm.kind == "rds":
+        values["selection"]["objective"] = "round_robin"
     return parse_config(values, source=f"evaluation, {arm.name}")
 
 
@@ -238,21 +332,51 @@ def _finished(place: RunDirectory, stage: Stage) -> Artifact:
     return artifact
 
 
-def _draw(context: StageContext, count: int) -> StageResult:
+def _draw(context: StageContext, kind: str, count: int) -> StageResult:
     path = context.directory / "ranking.parquet"
-    run_task(_write_draw, context.inputs["ingest"], context.config.seed, count, path)
+    run_task(_write_draw, dict(context.inputs), context.config, kind, count, path)
     return StageResult(
         parts={"ranking": [finish_part(context.directory, path, count)]},
         counts={"selected": count},
-        columns={"row": "int64 row of the candidates, in the order drawn"},
+        columns={"row": "int64 row of the candidates, in the order drawn or ranked"},
     )
 
 
-def _write_draw(corpus: Artifact, seed: int, count: int, path: Path) -> None:
-    hashes = id_hashes(TableParts(corpus, "candidates"), seed, "random subset")
-    rows = np.argsort(hashes, kind="stable")[:count].astype(np.int64)
+def _write_draw(
+    inputs: Mapping[str, Artifact], config: Config, kind: str, count: int, path: Path
+) -> None:
+    """The rows of a baseline; reads what that one looks at, all of it at a time."""
+    corpus, settings = inputs["ingest"], config.evaluation
+    assert settings is not None
+    rows = TableParts(corpus, "candidates")
+    known: dict[str, Any] = {}
+    if kind in ("length", *baselines.NEED_TARGETS):
+        known["candidates"] = rows.examples(np.arange(len(rows)))
+    if kind in baselines.NEED_TARGETS:
+        targets = TableParts(corpus, "targets")
+        known["targets"] = targets.examples(np.arange(len(targets)))
+    if kind == "cosine":
+        known["embeddings"] = VectorParts(inputs["embed"], "candidates").all()
+        known["target_embeddings"] = VectorParts(inputs["embed"], "targets").all()
+    if kind.startswith("perplexity"):
+        reading = VectorParts(inputs["embed"], group_of("candidates", "reading")).all()
+        losses = reading[:, -2]
+        known["losses"] = np.where(losses > 0, losses, np.nan)  # 0: nothing that could be read
+    if kind == "balanced":
+        known["sources"] = _sources(rows, settings.source_column)
+    hashes = id_hashes(rows, config.seed, "random subset")
+    pool = baselines.Pool(hashes, seed=config.seed, **known)
+    picks = baselines.ranking(kind, pool, count)
     with atomic_path(path) as temporary:
-        pq.write_table(pa.table({"row": rows}), temporary)
+        pq.write_table(pa.table({"row": picks}), temporary)
+
+
+def _sources(rows: TableParts, column: str | None) -> list[str]:
+    """Where each row is from: a column of the user's, or its file."""
+    if column is None:
+        return [name for table in rows.iter_parts(["file"]) for name in table["file"].to_pylist()]
+    extras = (text for table in rows.iter_parts(["extra"]) for text in table["extra"].to_pylist())
+    return [json.dumps(json.loads(text).get(column)) for text in extras]
 
 
 # --- what is made of them ------------------------------------------------------------------------

@@ -32,9 +32,14 @@ def refuse_unknown_columns(config: Config, corpus: Artifact) -> None:
 def _named(config: Config, corpus: Artifact) -> Iterator[tuple[str, str, str]]:
     """Setting, group of rows, column."""
     quotas, report = config.selection.quotas, config.report
+    evaluation = config.evaluation
     by_setting = {
         "influence.subtask_column": (target_side(corpus), config.influence.subtask_column),
         "selection.quotas.column": ("candidates", None if quotas is None else quotas.column),
+        "evaluation.source_column": (
+            "candidates",
+            None if evaluation is None else evaluation.source_column,
+        ),
         "report.known_bad_column": ("candidates", report.known_bad_column),
         "report.composition_column": ("candidates", report.composition_column),
     }

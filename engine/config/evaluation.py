@@ -18,12 +18,25 @@ from engine.config.teacher import TeacherConfig
 
 __all__ = [
     "ArmKind",
+    "BaselineName",
     "EvaluationConfig",
     "FineTuningConfig",
     "JudgeConfig",
 ]
 
-ArmKind = Literal["initial", "random", "full", "teacher", "small", "network"]
+# Arms that choose without influence: engine/selection/baselines.py has a function for each.
+BaselineName = Literal[
+    "balanced",
+    "length",
+    "perplexity_middle",
+    "perplexity_top",
+    "bm25",
+    "bm25_round_robin",
+    "tf_idf",
+    "tf_idf_round_robin",
+    "cosine",
+]
+ArmKind = Literal["initial", "random", BaselineName, "rds", "teacher", "small", "network", "full"]
 
 
 class FineTuningConfig(Section):
@@ -81,6 +94,11 @@ class EvaluationConfig(Section):
     arms: tuple[ArmKind, ...] = Field(
         ("initial", "random", "teacher", "small", "network", "full"),
         description="ways to choose that are compared: docs/evaluation.md",
+    )
+    source_column: str | None = Field(
+        None,
+        description="of the arm `balanced`: column of the candidates that says where a row is "
+        "from; default: the file that it was read from",
     )
     methods: tuple[Literal["icl", "qlora"], ...] = Field(
         ("icl", "qlora"), min_length=1, description="show rows in the prompt, or train on them"

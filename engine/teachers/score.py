@@ -141,8 +141,9 @@ def _vector_labels(
     given = None
     if centred:
         paths["centre"] = context.directory / "centre.npy"
-        if "run-score" in context.inputs:  # new rows: about the run's own centre
-            given = context.inputs["run-score"].path("centre")
+        run = context.inputs.get("run-score")
+        if run is not None and run.manifest.get("parts"):  # new rows: about the run's own centre;
+            given = run.path("centre")  # the store that arms share is no run
     counts = run_task(write_vector_labels, scope, similarity, paths, given)
     rows = {"labels": counts["pairs"], "centre": 1}
     rows |= {f"vectors-{side}": counts.pop(f"vectors_{side}") for side in SIDES}
