@@ -2,6 +2,9 @@
 
     python benchmarks/target_recovery.py ask --work DIR                # 2 h on a core, resumes
     python benchmarks/target_recovery.py table --work DIR --json FILE  # 1 h on a core, resumes
+    python benchmarks/target_recovery.py baselines --work DIR --json FILE  # needs no `ask`
+    python benchmarks/target_recovery.py losses --work DIR  # 1 h on a core, resumes; then
+    python benchmarks/target_recovery.py baselines --losses --work DIR --json FILE
 
 The pool is the 48,125 rows of ../shared/data/corpus.parquet with its overlay of rows known to be
 bad (a tenth of every category). RDS+ and DELIFT (SE), both with the states of the packaged language
@@ -25,6 +28,9 @@ Variants: how rows that were asked about and targets enter the matrix. `predicti
 without a row's own answer, `as fitted` with it, `answers replace` takes the answer. Targets are
 what the student makes of them (`both sides`) or the teacher's exact vectors. `not stretched`:
 expected scores, see engine/students/vectors.py. A second look asks about twice the budget.
+Baselines: engine/selection/baselines.py, which need no teacher; balanced draws take as many rows of
+each of the corpus' sources. With --losses also the rows whose responses the packaged language model
+finds hardest, and those in the middle; one pass of a row, cut as above.
 Verdicts: what the audit said of each draw, what it would have said when it judged pairs, and
 whether the subset (round robin, 2 %) is `as_good` as the teacher's: no measure worse by over .03.
 """
@@ -66,6 +72,7 @@ from engine.models.prompt_tokenizer import TrainingRow, tokenised_row
 from engine.network.training_set import TrainingSet
 from engine.progress import say
 from engine.run_directory import atomic_path, read_json, write_json
+from engine.selection import baselines
 from engine.selection.select import Tail
 from engine.students.choice import choose, fit_student, targets_of
 from engine.students.student import ProductStudent
@@ -77,6 +84,19 @@ ENCODER = {"path": PACKAGED_ENCODER, "dtype": "bfloat16"}
 MODEL = {"path": PACKAGED_LANGUAGE_MODEL, "dtype": "bfloat16"}
 
 TARGETS = "targets.npz"
+# method and objective in the table, by the engine's name
+BASELINES = {
+    "random": ("random", "random"),
+    "balanced": ("random, balanced by source", "random"),
+    "length": ("longest responses", "top"),
+    "tf_idf": ("TF-IDF", "top mean"),
+    "tf_idf_round_robin": ("TF-IDF", "round robin"),
+    "bm25": ("BM25", "top mean"),
+    "bm25_round_robin": ("BM25", "round robin"),
+    "cosine": ("cosine", "round robin"),
+    "perplexity_middle": ("perplexity", "middle"),
+    "perplexity_top": ("perplexity", "top"),
+}
 SETS = (
     "gsm8k",
     "code",
@@ -158,9 +178,7 @@ def write_answers(work: Path, backwards: bool) -> None:
 
     work.mkdir(parents=True, exist_ok=True)
     pool, targets = pool_rows(), target_rows()
-    jobs = [("targets", targets)]
-    for start in range(0, len(pool), CHUNK):
-        jobs.append((f"rows-{start // CHUNK:03d}", pool[start : start + CHUNK]))
+    jobs = [("targets", targets), *((f"rows-{name}", rows) for name, rows in _chunks(pool))]
     encoder = Encoder(ModelConfig(**ENCODER), MAX_TOKENS)
     model = LanguageModel(ModelConfig(**MODEL))
     for name, rows in reversed(jobs) if backwards else jobs:
@@ -184,45 +202,79 @@ def write_answers(work: Path, backwards: bool) -> None:
         say(f"{name}: {len(rows)} rows")
 
 
+def _chunks(rows: list[Row]) -> Iterator[tuple[str, list[Row]]]:
+    for start in range(0, len(rows), CHUNK):
+        yield f"{start // CHUNK:03d}", rows[start : start + CHUNK]
+
+
+def text_vectors(work: Path, pool: list[Row], targets: list[Row]) -> tuple[Array, Array]:
+    """Embeddings of whole texts, (M, 384) and (N, 384): those of `ask`, else a file per CHUNK."""
+    from engine.models.encoder import Encoder
+
+    work.mkdir(parents=True, exist_ok=True)
+    encoder, found = None, []
+    for name, rows in (*((f"rows-{n}", some) for n, some in _chunks(pool)), ("targets", targets)):
+        path = work / f"{name}.npz"
+        if not path.exists():
+            path = work / f"text-{name}.npz"
+        if not path.exists():
+            encoder = encoder or Encoder(ModelConfig(**ENCODER), MAX_TOKENS)
+            vectors = encoder.encode([example_of(row).text for row in rows], 32).vectors
+            with atomic_path(path) as partial, partial.open("wb") as file:
+                np.savez(file, text=vectors)
+            say(f"{path.name}: {len(rows)} rows")
+        found.append(np.load(path)["text"])
+    return np.concatenate(found[:-1]), found[-1]
+
+
+def write_losses(work: Path) -> None:
+    """Mean loss of every response given its prompt, a file per CHUNK rows; resumes."""
+    from engine.models.language_model import LanguageModel
+
+    work.mkdir(parents=True, exist_ok=True)
+    model = LanguageModel(ModelConfig(**MODEL))
+    for name, rows in _chunks(pool_rows()):
+        path = work / f"losses-{name}.npz"
+        if path.exists():
+            continue
+        read = [
+            tokenised_row(model.tokenizer, MAX_TOKENS, example_of(row), True)[0] for row in rows
+        ]
+        asked = [row for row in read if isinstance(row, TrainingRow)]
+        assert len(asked) == len(read), "a row without a response"
+        losses = model.read_rows(asked, 16, losses=True).losses
+        with atomic_path(path) as partial, partial.open("wb") as file:
+            np.savez(file, losses=losses)
+        say(f"{path.name}: {len(rows)} rows")
+
+
+def read_losses(work: Path, count: int) -> Array:
+    """What `losses` wrote of all rows, (M,)."""
+    files = sorted(work.glob("losses-*.npz"))
+    losses = _joined(files)["losses"] if files else np.empty(0)
+    if len(losses) != count:
+        sys.exit(f"{len(losses)} of {count} losses in {work}: run `losses --work {work}` first")
+    return losses
+
+
 # --- the pool -------------------------------------------------------------------------------------
 
 
-class Pool:
-    """What was read of the rows so far, one target set at a time.
+class Rows:
+    """Candidates, and the targets of one set.
 
     Attributes:
-        features: what students read, (M, F) and (N, F).
         text: embeddings of the whole text, (M, 384) and (N, 384); the free cosine.
-        vectors: the teachers', (M, 576) and (N, 576), not centred.
         kinds: category and known badness of a candidate as one number, (M,).
         wanted: shares of the categories in the target set.
     """
 
-    def __init__(self, work: Path, name: str) -> None:
-        self.work, self.name = work, name
-        targets, candidates = target_rows(), pool_rows()
-        files = sorted(work.glob("rows-*.npz"))
-        places = [range(int(f.stem[5:]) * CHUNK, (int(f.stem[5:]) + 1) * CHUNK) for f in files]
-        rows = [candidates[i] for places_of in places for i in places_of if i < len(candidates)]
-        columns = [i for i, row in enumerate(targets) if row["set"] == name]
-        sides = (_joined(files), {k: v[columns] for k, v in _joined([work / TARGETS]).items()})
-        self.examples = (
-            [example_of(row) for row in rows],
-            [example_of(targets[i]) for i in columns],
-        )
-        self.features = tuple(
-            assembled(
-                FEATURES,
-                {
-                    **{of: side[of] for of in ("text", "prompt", "response")},
-                    "length": text_lengths(examples),
-                },
-            )
-            for side, examples in zip(sides, self.examples, strict=True)
-        )
-        self.text = tuple(side["text"] for side in sides)
-        self.vectors = {name: tuple(side[name] for side in sides) for name in TEACHERS}
-        of_targets = [targets[i]["category"] for i in columns]
+    def __init__(
+        self, name: str, rows: list[Row], targets: list[Row], text: tuple[Array, Array]
+    ) -> None:
+        self.name, self.text = name, text
+        self.examples = ([example_of(row) for row in rows], [example_of(row) for row in targets])
+        of_targets = [row["category"] for row in targets]
         names = sorted({row["category"] for row in rows} | set(of_targets))
         category = np.array([names.index(row["category"]) for row in rows])
         self.bad = np.array([bool(row["known_bad"]) for row in rows])
@@ -233,16 +285,6 @@ class Pool:
     def size(self) -> int:
         """M."""
         return len(self.kinds)
-
-    def keep(self, rows: Array, columns: Array) -> None:
-        """Leave out all other candidates and targets."""
-        for name in ("features", "text", "examples"):
-            sides = zip(getattr(self, name), (rows, columns), strict=True)
-            kept = [
-                [of[i] for i in some] if isinstance(of, list) else of[some] for of, some in sides
-            ]
-            setattr(self, name, tuple(kept))
-        self.bad, self.kinds = self.bad[rows], self.kinds[rows]
 
     def tally(self, picks: Array) -> Array:
         """Number of picks of each kind, (K,)."""
@@ -260,6 +302,47 @@ class Pool:
             ],
             axis=-1,
         )
+
+
+class Pool(Rows):
+    """What was read of the rows so far, one target set at a time.
+
+    Attributes:
+        features: what students read, (M, F) and (N, F).
+        vectors: the teachers', (M, 576) and (N, 576), not centred.
+    """
+
+    def __init__(self, work: Path, name: str) -> None:
+        self.work = work
+        targets, candidates = target_rows(), pool_rows()
+        files = sorted(work.glob("rows-*.npz"))
+        places = [range(int(f.stem[5:]) * CHUNK, (int(f.stem[5:]) + 1) * CHUNK) for f in files]
+        rows = [candidates[i] for places_of in places for i in places_of if i < len(candidates)]
+        columns = [i for i, row in enumerate(targets) if row["set"] == name]
+        sides = (_joined(files), {k: v[columns] for k, v in _joined([work / TARGETS]).items()})
+        text = sides[0]["text"], sides[1]["text"]
+        super().__init__(name, rows, [targets[i] for i in columns], text)
+        self.features = tuple(
+            assembled(
+                FEATURES,
+                {
+                    **{of: side[of] for of in ("text", "prompt", "response")},
+                    "length": text_lengths(examples),
+                },
+            )
+            for side, examples in zip(sides, self.examples, strict=True)
+        )
+        self.vectors = {name: tuple(side[name] for side in sides) for name in TEACHERS}
+
+    def keep(self, rows: Array, columns: Array) -> None:
+        """Leave out all other candidates and targets."""
+        for name in ("features", "text", "examples"):
+            sides = zip(getattr(self, name), (rows, columns), strict=True)
+            kept = [
+                [of[i] for i in some] if isinstance(of, list) else of[some] for of, some in sides
+            ]
+            setattr(self, name, tuple(kept))
+        self.bad, self.kinds = self.bad[rows], self.kinds[rows]
 
     @cached_property
     def similar(self) -> scipy.sparse.csr_array:
@@ -460,7 +543,23 @@ def without_teacher(pool: Pool) -> Iterator[tuple[str, str, list[Array]]]:
     yield "TF-IDF", "top", [np.argsort(-_tf_idf(pool), kind="stable")[:budget]]
 
 
-def _tf_idf(pool: Pool) -> Array:
+def rows_of_baselines(
+    pool: Rows, names: Sequence[str], sources: list[str], losses: Array | None
+) -> Iterator[Row]:
+    """The rows of some of the engine's baselines; what is drawn is drawn SEEDS times."""
+    budget = round(SHARES[-1] * pool.size)
+    for name in names:
+        rankings = []
+        for seed in range(SEEDS if name in ("random", "balanced") else 1):
+            hashes = [order_hash(seed, "baseline", row.id) for row in pool.examples[0]]
+            known = baselines.Pool(
+                np.array(hashes, np.uint64), *pool.examples, *pool.text, losses, sources, seed
+            )
+            rankings.append(baselines.ranking(name, known, budget))
+        yield from table_rows(pool, *BASELINES[name], rankings)
+
+
+def _tf_idf(pool: Rows) -> Array:
     """Mean of the five best cosines to the targets, by words: (M,)."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
@@ -551,7 +650,7 @@ class Truth:
 
 
 def table_rows(
-    pool: Pool,
+    pool: Rows,
     method: str,
     objective: str,
     rankings: list[Array],
@@ -593,7 +692,7 @@ def table_rows(
         yield row
 
 
-def _resampled(pool: Pool, heads: list[Array]) -> tuple[Array, Array]:
+def _resampled(pool: Rows, heads: list[Array]) -> tuple[Array, Array]:
     """Measures (3,), and (BOOTSTRAP, 3) of picks drawn anew; means over the heads."""
     tallies = [pool.tally(head) for head in heads]
     chooser = np.random.default_rng(len(heads))
@@ -714,17 +813,55 @@ def table(work: Path, sets: Sequence[str], to: Path | None) -> None:
         save(to, "target_recovery", said, rows, threads=1)
 
 
+def baseline_table(work: Path, sets: Sequence[str], with_losses: bool, to: Path | None) -> None:
+    """The rows of every set and baseline, files for each set; those that are there are kept."""
+    rows, targets = pool_rows(), target_rows()
+    losses = read_losses(work, len(rows)) if with_losses else None
+    of_rows, of_targets = text_vectors(work, rows, targets)
+    sources = [row["source"] for row in rows]
+    by_losses = [name for name in BASELINES if name.startswith("perplexity")]
+    asked = {"baselines": [name for name in BASELINES if name not in by_losses]}
+    if with_losses:
+        asked["perplexity"] = by_losses
+    found: list[Row] = []
+    for name in sets:
+        places = [i for i, row in enumerate(targets) if row["set"] == name]
+        pool = Rows(name, rows, [targets[i] for i in places], (of_rows, of_targets[places]))
+        for kind, names in asked.items():
+            path = work / f"{kind}-{name}.json"
+            if not path.exists():
+                started = time.perf_counter()
+                some = list(rows_of_baselines(pool, names, sources, losses))
+                write_json(path, {"rows": some})
+                say(f"{name}, {kind}: {time.perf_counter() - started:.0f} s")
+            found += read_json(path)["rows"]
+    told = by_method(found)
+    columns = [name for name in told[0] if any(row[name] is not None for row in told)]
+    print(markdown_table(told, columns), "\n")
+    least = min(row["picks"] for row in found)
+    columns = ["target", "method", "objective", *MEASURES]
+    print(markdown_table([row for row in found if row["picks"] == least], columns))
+    if to:
+        said = {"shares": SHARES, "seeds": SEEDS, "max_tokens": MAX_TOKENS}
+        save(to, "target_recovery-baselines", said, found, threads=1)
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("ask", "table"))
+    parser.add_argument("what", choices=("ask", "table", "baselines", "losses"))
     parser.add_argument("--work", type=Path, required=True, help="where answers and rows are kept")
     parser.add_argument("--backwards", action="store_true", help="ask: a second process does so")
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
+    parser.add_argument("--losses", action="store_true", help="baselines: those of perplexity too")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     if arguments.what == "ask":
         write_answers(arguments.work, arguments.backwards)
+    elif arguments.what == "losses":
+        write_losses(arguments.work)
+    elif arguments.what == "baselines":
+        baseline_table(arguments.work, arguments.sets, arguments.losses, arguments.json)
     else:
         table(arguments.work, arguments.sets, arguments.json)
 
