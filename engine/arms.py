@@ -33,7 +33,6 @@ from engine.config import (
     load_config,
     parse_config,
 )
-from engine.config.teacher import LANGUAGE_MODEL_TEACHERS
 from engine.corpus import ingest
 from engine.errors import SettingsError
 from engine.evaluation import answer, fine_tune, grade, results
@@ -124,7 +123,7 @@ def _rds(config: Config, teachers: Sequence[TeacherConfig]) -> TeacherConfig:
 def _reader(config: Config, teachers: Sequence[TeacherConfig]) -> TeacherConfig:
     """Whose language model reads rows: a teacher's, or the evaluated one where they have none."""
     for teacher in (config.teacher, *teachers):
-        if teacher.name in LANGUAGE_MODEL_TEACHERS:
+        if teacher.facts.reads_language_model:
             return teacher
     assert config.evaluation is not None
     return TeacherConfig(name="rds", model=config.evaluation.model)
