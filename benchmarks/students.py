@@ -131,6 +131,12 @@ def main() -> None:
     parser.add_argument("--teachers", nargs="+", choices=TEACHERS, default=list(TEACHERS))
     parser.add_argument("--students", nargs="+", choices=STUDENTS, default=list(STUDENTS))
     parser.add_argument("--features", nargs="+", choices=FEATURES, default=["default"])
+    parser.add_argument(
+        "--without-auto", dest="also", action="store_const", const=(), default=("auto",)
+    )
+    parser.add_argument(
+        "--draws", type=int, default=DRAWS, help="fewer for the network's long fits"
+    )
     parser.add_argument("--rows", type=int, default=1_000_000, help="of scale")
     parser.add_argument("--json", type=Path, help="write the table here")
     arguments = parser.parse_args()
@@ -313,9 +319,9 @@ def _measured(
     if share > problem.most:
         return
     found: dict[str, list[dict[str, Any]]] = {}
-    for draw in range(DRAWS):
+    for draw in range(arguments.draws):
         known, test, labels = problem.drawn(draw, share)
-        for name in (*arguments.students, "auto"):
+        for name in (*arguments.students, *arguments.also):
             if name != "auto" and not student_class(name).learns_from(known):
                 continue
             found.setdefault(name, []).append(_tried(name, known, problem, test, labels))
