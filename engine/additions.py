@@ -128,6 +128,11 @@ def _score(context: StageContext) -> StageResult:
     return score.run(replace(context, inputs=inputs))
 
 
+def _whom_to_ask(config: Config) -> dict[str, Any]:
+    """Nobody where the scores of the run were given: their file may be gone."""
+    return {} if config.teacher.facts.is_given else score.identity(config)
+
+
 def _drift(context: StageContext) -> StageResult:
     inputs = {**context.inputs, "embed-both": _after_the_run(context.inputs, "embed")}
     return drift.run(replace(context, inputs=inputs))
@@ -163,7 +168,7 @@ ADDITION_STAGES: tuple[Stage, ...] = (
         _score,
         ("teacher",),
         ("ingest", "sample", *_RUN),
-        identity=score.identity,
+        identity=_whom_to_ask,
     ),
     Stage(
         "drift",
@@ -282,7 +287,7 @@ def _finished(run: RunDirectory) -> dict[str, Artifact]:
     if artifacts["sample"].counts["everything"]:
         raise SettingsError(
             f"{run} asked the teacher about everything and has no student to score new rows "
-            "with: make a run with sample.fraction below 1"
+            "with: make a run with sample.fraction below 1, or with scores of a part of the rows"
         )
     return artifacts
 

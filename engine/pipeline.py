@@ -200,6 +200,7 @@ def _do_all(config: Config, stages: Stages, directory: RunDirectory, is_last: bo
             corpus = _corpus(directory)
             refuse_unknown_columns(config, corpus)
             second_look.refuse_too_many(config, corpus.counts["candidates"])
+            sample.refuse_useless_scores(config, corpus)
         if plan.stage.name != "fit":
             continue
         if not (is_last or _is_trusted(directory)):

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from engine import storage
-from engine.config import Config
+from engine.config import Config, GivenConfig
 from engine.errors import RunDirectoryError
 from engine.progress import in_stage, say
 from engine.run_directory import Artifact, RunDirectory, digest, disk_problems_told
@@ -106,6 +106,7 @@ def paths_to_see(config: Config, directory: RunDirectory) -> list[Path]:
     named = [
         *(p for c in corpora for p in ((c.path,) if isinstance(c.path, str) else c.path)),
         *(model.path for model in models),
+        *([config.teacher.own(GivenConfig).path] if config.teacher.facts.is_given else []),
     ]
     local = [Path(p).expanduser().absolute() for p in named if p and not storage.is_remote(p)]
     return found + [path for path in local if path.exists()]

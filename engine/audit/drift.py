@@ -99,7 +99,8 @@ def _judge(context: StageContext, path: Path, distances_path: Path) -> dict[str,
             "from than 95 % of the run's own rows do, more than drift.max_far_share "
             f"{settings.max_far_share:g}"
         )
-    found = _audit(context, learned) if settings.audit_candidates else None
+    audited = settings.audit_candidates and not context.config.teacher.facts.is_given
+    found = _audit(context, learned) if audited else None
     if found is not None and not found["trusted"]:
         reasons.append(f"on new rows {found['reasons'][0]}")
     refit = bool(reasons)

@@ -27,6 +27,7 @@ from engine.config.base import (
     Section,
 )
 from engine.config.evaluation import ArmKind, EvaluationConfig, FineTuningConfig, JudgeConfig
+from engine.config.given import GivenConfig
 from engine.config.load import load_config, override, parse_config, yaml_value
 from engine.config.network import (
     DriftConfig,
@@ -57,6 +58,7 @@ __all__ = [
     "FeatureName",
     "FineTuningConfig",
     "GateConfig",
+    "GivenConfig",
     "InfluenceConfig",
     "JudgeConfig",
     "ModelConfig",

@@ -57,6 +57,7 @@ class TeacherFacts(Facts):
         reads_language_model: whether `teacher.model` is a causal language model, which features of
             rows can then be read from too.
         worst: of a teacher of rows, the end of its scores where the bad ones are.
+        is_given: whether its scores are there already: nobody is asked, and nobody can be.
         from_embeddings: whether its scores are computed from what the embed stage has of a row:
             they cost nothing, and by default all rows have one.
         default_objective: what its subset is selected by where the settings do not say, if that is
@@ -71,6 +72,7 @@ class TeacherFacts(Facts):
     default_model: ClassVar[Mapping[str, Any] | None] = None
     reads_language_model: ClassVar[bool] = False
     worst: ClassVar[Literal["low", "high"]] = "low"
+    is_given: ClassVar[bool] = False
     from_embeddings: ClassVar[bool] = False
     default_objective: ClassVar[str | None] = None
 

@@ -9,8 +9,10 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from engine.config.given import GivenConfig
 from engine.config.run import Config
 from engine.errors import SettingsError
+from engine.score_files import column_names, is_there
 from engine.setting_names import explain
 
 __all__ = [
@@ -42,11 +44,39 @@ def load_config(path: Path, overrides: Mapping[str, str] | None = None) -> Confi
 
 
 def parse_config(values: Mapping[str, Any], source: str = "settings") -> Config:
-    """Check settings given as nested mappings; raises SettingsError as `load_config` does."""
+    """Check settings given as nested mappings; raises SettingsError as `load_config` does.
+
+    Of teacher `given` the columns of its file tell whether it is `given_pairs`.
+    """
     try:
-        return Config.model_validate(values)
+        return Config.model_validate(_with_given_kind(values))
     except ValidationError as error:
         raise SettingsError(f"{source}: {explain(error, Config)}") from None
+
+
+def _with_given_kind(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The settings with teacher `given` called `given_pairs` where its file scores pairs."""
+    teacher = values.get("teacher")
+    if not isinstance(teacher, Mapping) or teacher.get("name") != "given":
+        return values
+    try:
+        given = GivenConfig.model_validate(teacher.get("given", {}))
+    except ValidationError:  # told with all else that is wrong
+        return values
+    if not is_there(given.path):
+        return values
+    names = column_names(given.path)
+    of_pairs = [n for n in (given.candidate_column, given.target_column) if n in names]
+    if of_pairs and given.id_column in names:
+        raise SettingsError(
+            f"teacher.given.path: {given.path} has a column {given.id_column!r}, of scores of "
+            f"rows, and {of_pairs[0]!r}, of scores of pairs: leave one of them out"
+        )
+    if not of_pairs:
+        return values
+    others = {key: value for key, value in teacher.items() if key != "given"}
+    named = {**others, "name": "given_pairs", "given_pairs": teacher["given"]}
+    return {**values, "teacher": named}
 
 
 def override(values: dict[str, Any], name: str, value: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import Field, model_validator
@@ -140,6 +141,51 @@ class Config(Section):
     @classmethod
     def _ask_for_what_is_free(cls, values: Any) -> Any:
         return with_whole_sample(values)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_the_section(cls, values: Any) -> Any:
+        teacher = values.get("teacher") if isinstance(values, Mapping) else None
+        if isinstance(teacher, Mapping) and "path" in teacher:
+            raise ValueError(
+                "unknown setting teacher.path: a file of scores is teacher.given.path, a model "
+                "teacher.model.path"
+            )
+        return values
+
+    @model_validator(mode="after")
+    def _check_given(self) -> Config:
+        teacher, name = self.teacher, self.teacher.name
+        self._check_evaluation_of_given()
+        if not teacher.facts.is_given:
+            return self
+        if self.selection.second_look:
+            raise ValueError(
+                f"selection.second_look asks the teacher again, and nobody can ask {name}, a file: "
+                "leave it out"
+            )
+        if self.gate.on_low_fidelity == "extend":
+            raise ValueError(
+                "gate.on_low_fidelity extend asks the teacher for more, and nobody can ask "
+                f"{name}, a file: set it to warn or fail"
+            )
+        if self.sample.fraction != SampleConfig().fraction:
+            raise ValueError(
+                f"sample.fraction is of teachers that are asked, and teacher {name} knows what its "
+                "file scores: leave it out"
+            )
+        return self
+
+    def _check_evaluation_of_given(self) -> None:
+        if self.evaluation is None:
+            return
+        asking = {"teacher", "small"} & set(self.evaluation.arms)
+        for teacher in self.evaluation.teachers or (self.teacher,):
+            if teacher.facts.is_given and asking:
+                raise ValueError(
+                    f"evaluation.arms: {min(asking)} asks the teacher about everything, and nobody "
+                    f"can ask {teacher.name}, a file: leave it out"
+                )
 
     @model_validator(mode="after")
     def _check_features(self) -> Config:

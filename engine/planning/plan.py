@@ -140,9 +140,11 @@ def _measure(config: Config, scratch: RunDirectory) -> tuple[Sizes, Asked, Asked
         few = rows["candidate"][:PREPARED_ROWS]
         prepared, one = probe_preparation(config, corpus, few, scratch.path)
     actors = max(1, cpus // config.teacher.model.threads)
-    teacher = probe_teacher(
-        config, corpus, rows, groups, prepared, scratch.path, actors, PROBE_SECONDS
-    )
+    teacher: dict[str, Price] = {}
+    if not config.teacher.facts.is_given:
+        teacher = probe_teacher(
+            config, corpus, rows, groups, prepared, scratch.path, actors, PROBE_SECONDS
+        )
     found = run_task(probe_network, config.network, encoder.width)
     read: Price | None = None
     if "reading" in sources_of(config.features):

@@ -18,7 +18,8 @@ from engine.artifact_rows import TableParts, id_hashes, target_side
 from engine.config import Config
 from engine.run_directory import Artifact
 from engine.selection.prepare import num_to_select
-from engine.teachers.sample import Side, design_of, draw_pairs, draw_points
+from engine.teachers.given_scores import located
+from engine.teachers.sample import Draw, Side, design_of, draw_given, draw_pairs, draw_points
 from engine.teachers.teacher import teacher_class
 
 __all__ = ["Asked", "Sizes", "asked_for", "sizes_of"]
@@ -86,6 +87,8 @@ def asked_for(config: Config, corpus: Artifact) -> tuple[Asked, Asked]:
     each row and each pair of the sample.
     """
     kind, sample = teacher_class(config.teacher.name), config.sample
+    if config.teacher.facts.is_given:
+        return _given(config, corpus)
     rows = TableParts(corpus, "candidates")
     design = design_of(sample, kind.unit)
     candidates = _side(id_hashes(rows, config.seed, "candidate"), design)
@@ -113,11 +116,24 @@ def asked_for(config: Config, corpus: Artifact) -> tuple[Asked, Asked]:
     asked = {side: np.unique(numbers) for side, numbers in asked.items()}
     training = int((draw.quadrant == 0).sum())
     found = _asked(config, asked, distinct, len(candidates), training, columns)
-    in_training = draw.quadrant == 0
-    sides = (draw.candidates, draw.targets) if kind.pairwise else (draw.candidates,)
-    learned = sum(len(np.unique(side[in_training])) for side in sides)
     again = _asked_again(config, len(candidates), found, columns)
-    return replace(found, learned=learned, second_look=again), full
+    return replace(found, learned=_learned(draw, kind.pairwise), second_look=again), full
+
+
+def _learned(draw: Draw, pairwise: bool) -> int:
+    training = draw.quadrant == 0
+    sides = (draw.candidates, draw.targets) if pairwise else (draw.candidates,)
+    return sum(len(np.unique(side[training])) for side in sides)
+
+
+def _given(config: Config, corpus: Artifact) -> tuple[Asked, Asked]:
+    """Nobody is asked; of everything neither."""
+    pairwise = teacher_class(config.teacher.name).pairwise
+    _, draw, everything = draw_given(located(config.teacher), config, corpus)
+    training = 0 if everything else int((draw.quadrant == 0).sum())
+    columns = len(TableParts(corpus, target_side(corpus))) if pairwise else 1
+    nothing = Asked({}, 0, 0, 0, columns)
+    return replace(nothing, training=training, learned=_learned(draw, pairwise)), nothing
 
 
 def _asked_again(config: Config, count: int, asked: Asked, columns: int) -> dict[str, int]:

@@ -63,6 +63,7 @@ class Facts:
     zero_gain_tail: str
     asked_selected: dict[str, float] | None
     unscorable: int
+    sample_remarks: list[str]
     funnel: list[SideFunnel]
     student: str | None
     choice: dict[str, Any]
@@ -106,6 +107,7 @@ def collect(config: Config, inputs: Mapping[str, Artifact]) -> Facts:
         zero_gain_tail=config.selection.zero_gain_tail or "by_mean_influence",
         asked_selected=asked_selected(select.counts),
         unscorable=int(score.counts["unscorable"]),
+        sample_remarks=list(inputs["sample"].counts.get("remarks", ())),
         funnel=read_funnel(corpus, inputs["embed"], inputs["sample"], len(ranking.rows)),
         student=inputs["fit"].counts["student"],
         choice=read_choice(inputs["fit"]),

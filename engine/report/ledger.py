@@ -274,7 +274,9 @@ def _remarks(manifests: Mapping[str, Manifest], full: FullTeacher, same_encoder:
             "Asked about all targets, the teacher could share more of its work on a candidate "
             "between them than it did here: the estimate is rather too high than too low."
         )
-    if not usage.get("calls"):
+    if manifests["score"]["settings"]["teacher"]["name"].startswith("given"):
+        remarks.append("The scores were given: what they cost whom is not known here.")
+    elif not usage.get("calls"):
         remarks.append("This teacher asks no model: its price says nothing about a real one.")
     if "second_look" in manifests:
         again = manifests["second_look"]

@@ -62,6 +62,11 @@ def run_study(
     study = config.study
     if study is None or not (study.grid or study.search):
         raise SettingsError("nothing to study: set study.grid or study.search")
+    if config.teacher.facts.is_given:
+        raise SettingsError(
+            "a study asks the teacher about everything, and nobody can ask "
+            f"{config.teacher.name}, a file: study another teacher"
+        )
     if storage.is_remote(str(run_dir or config.run_dir)):
         raise SettingsError("a study keeps its trials on a path that all nodes see: set run_dir")
     check_trials(config)

@@ -2,6 +2,7 @@
 
 The teacher is asked about some new rows with targets that training knew (quadrant 3) and with
 others (quadrant 4); a teacher that scores rows alone about the rows. Drawn by hash of the ids.
+Where the run's scores were given by a file there is nobody to ask, and nothing is audited.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import pyarrow.parquet as pq
 
 from engine.artifact_rows import TableParts, id_hashes, target_side
 from engine.cluster import run_task
+from engine.progress import say
 from engine.run_directory import atomic_path, finish_part, read_table
 from engine.stage import StageContext, StageResult
 
@@ -24,6 +26,8 @@ def run(context: StageContext) -> StageResult:
     """Draw the pairs; new candidates are numbered after those of the run."""
     path = context.directory / "pairs.parquet"
     counts = run_task(_draw, context, path)
+    if context.config.teacher.facts.is_given:
+        say("  sample: the scores of the run were given: nobody can be asked about new rows")
     return StageResult(
         parts={"pairs": [finish_part(context.directory, path, counts["pairs"])]},
         counts=counts,
@@ -37,10 +41,11 @@ def run(context: StageContext) -> StageResult:
 
 def _draw(context: StageContext, path: Path) -> dict[str, int]:
     settings, seed = context.config.drift, context.config.seed
+    count = 0 if context.config.teacher.facts.is_given else settings.audit_candidates
     known, new = context.inputs["run-ingest"], context.inputs["ingest"]
     pairwise = bool(context.inputs["run-sample"].counts["pairwise"])
     hashes = id_hashes(TableParts(new, "candidates"), seed, "candidate")
-    drawn = np.argsort(hashes)[: settings.audit_candidates]
+    drawn = np.argsort(hashes)[:count]
     rows = np.sort(drawn) + len(TableParts(known, "candidates"))
     targets, quadrants = np.zeros(1, dtype=np.int64), np.full(1, 4, dtype=np.int8)
     if pairwise:

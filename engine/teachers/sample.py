@@ -22,12 +22,16 @@ are left aside does not depend on that, so a larger u audits all that a smaller 
 Quadrants by (candidate, target), ID = used in training: 1 (ID, ID) held out, 2 (ID, OOD),
 3 (OOD, ID), 4 (OOD, OOD); 0 = training.
 With u = 1 the teacher is asked about everything: no network is needed, and nothing is audited.
+
+Where scores are given by a file (teachers/given_scores.py) the sample is what it scores, and the
+scores lie beside it. The audit holds out some of them: whole candidates, of pairs also targets (if
+the corpus has targets without a score) and single pairs, at most `audit.max_share` of all.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -40,27 +44,33 @@ from numpy.typing import NDArray
 from engine.artifact_rows import TableParts, VectorParts, id_hashes, target_side
 from engine.cluster import run_task
 from engine.clusters import clusters_of, stratified
-from engine.config import Config, SampleConfig
+from engine.config import Config, GivenConfig, SampleConfig
 from engine.errors import SettingsError
 from engine.progress import say
-from engine.run_directory import atomic_path, finish_part
+from engine.run_directory import Artifact, atomic_path, finish_part
 from engine.stage import StageContext, StageResult
+from engine.teachers.given_scores import GivenScores, content_of, given_scores, located
 from engine.teachers.teacher import teacher_class
 
 __all__ = [
     "Draw",
     "Side",
     "design_of",
+    "draw_given",
     "draw_pairs",
     "draw_points",
     "identity",
+    "refuse_useless_scores",
     "run",
     "some_targets_each",
+    "split_given",
 ]
 
 Rows = NDArray[np.int64]
 Hashes = NDArray[np.uint64]
 Unit = Literal["pair", "point"]
+
+MIN_TRAINING = 8  # of given scores; what `engine.network.training_set` learns from at least
 
 
 @dataclass(frozen=True)
@@ -114,15 +124,20 @@ def design_of(settings: SampleConfig, unit: Unit) -> str:
 def identity(config: Config) -> dict[str, Any]:
     """What of the teacher the draw depends on."""
     teacher = teacher_class(config.teacher.name)
-    return {"unit": teacher.unit, "pairwise": teacher.pairwise}
+    given = {"given": content_of(config.teacher)} if config.teacher.facts.is_given else {}
+    return {"unit": teacher.unit, "pairwise": teacher.pairwise, **given}
 
 
 def run(context: StageContext) -> StageResult:
     """Draw the pairs in a worker and write them as one table."""
-    path = context.directory / "pairs.parquet"
-    counts = run_task(_draw, context, path)
+    path, teacher = context.directory / "pairs.parquet", context.config.teacher
+    given = located(teacher) if teacher.facts.is_given else None
+    counts = run_task(_draw, context, path, given)
+    for remark in counts.get("remarks", ()):
+        say(f"  sample: {remark}")
     if counts["audit_share"]:
-        say(f"  sample: the audit takes {counts['audit_share']:.0%} of the teacher's calls")
+        what = "the teacher's calls" if given is None else "the given scores"
+        say(f"  sample: the audit takes {counts['audit_share']:.0%} of {what}")
     return StageResult(
         parts={"pairs": [finish_part(context.directory, path, counts["pairs"])]},
         counts=counts,
@@ -130,12 +145,18 @@ def run(context: StageContext) -> StageResult:
             "candidate": "int64 row of the candidates",
             "target": "int64 row of the targets; 0 for a teacher that scores rows alone",
             "quadrant": "int8, 0 = training, 1..4 = audit",
+            "score": "float32, of a teacher whose scores are given",
         },
     )
 
 
-def _draw(context: StageContext, path: Path) -> dict[str, Any]:
+def _draw(context: StageContext, path: Path, given: GivenConfig | None) -> dict[str, Any]:
     settings, teacher = context.config.sample, teacher_class(context.config.teacher.name)
+    if given is not None:
+        found, draw, everything = draw_given(given, context.config, context.inputs["ingest"])
+        _write(draw, path, score=found.scores)
+        told = {**found.counts, "remarks": found.remarks}
+        return _counts(draw, draw.audit_share("pair"), everything, teacher.pairwise) | told
     candidates, same_set = _side(context, "candidates"), False
     if teacher.pairwise:
         group = target_side(context.inputs["ingest"])
@@ -150,11 +171,18 @@ def _draw(context: StageContext, path: Path) -> dict[str, Any]:
         draw = draw_pairs(candidates, targets, settings, teacher.unit, same_set)
     else:
         draw = draw_points(candidates, settings)
-    table = pa.table(
-        {"candidate": draw.candidates, "target": draw.targets, "quadrant": draw.quadrant}
-    )
+    _write(draw, path)
+    share = draw.audit_share(teacher.unit, same_set)
+    return _counts(draw, share, settings.fraction == 1, teacher.pairwise)
+
+
+def _write(draw: Draw, path: Path, **columns: NDArray[np.float32]) -> None:
+    pairs = {"candidate": draw.candidates, "target": draw.targets, "quadrant": draw.quadrant}
     with atomic_path(path) as temporary:
-        pq.write_table(table, temporary)
+        pq.write_table(pa.table({**pairs, **columns}), temporary)
+
+
+def _counts(draw: Draw, audit_share: float, everything: bool, pairwise: bool) -> dict[str, Any]:
     training = draw.quadrant == 0
     return {
         "pairs": len(draw.quadrant),
@@ -162,9 +190,9 @@ def _draw(context: StageContext, path: Path) -> dict[str, Any]:
         "training_candidates": len(np.unique(draw.candidates[training])),
         "training_targets": len(np.unique(draw.targets[training])),
         "audit_candidates": len(np.unique(draw.candidates[~training])),
-        "audit_share": draw.audit_share(teacher.unit, same_set),
-        "everything": settings.fraction == 1,
-        "pairwise": teacher.pairwise,
+        "audit_share": audit_share,
+        "everything": everything,
+        "pairwise": pairwise,
         **{f"audit_q{q}_pairs": int((draw.quadrant == q).sum()) for q in (1, 2, 3, 4)},
     }
 
@@ -358,3 +386,95 @@ def _sorted_draw(pairs: Rows, quadrants: NDArray[np.int8], same_set: bool) -> Dr
         pairs, quadrants = pairs[other], quadrants[other]
     order = np.lexsort((pairs[:, 1], pairs[:, 0]))
     return Draw(pairs[order, 0], pairs[order, 1], quadrants[order])
+
+
+# --- given scores --------------------------------------------------------------------------------
+
+
+def refuse_useless_scores(config: Config, corpus: Artifact) -> None:
+    """Raise SettingsError for given scores of no use, before anything is embedded."""
+    if config.teacher.facts.is_given:
+        run_task(_look_at_given, located(config.teacher), config, corpus)
+
+
+def _look_at_given(given: GivenConfig, config: Config, corpus: Artifact) -> None:
+    draw_given(given, config, corpus)
+
+
+def draw_given(
+    given: GivenConfig, config: Config, corpus: Artifact
+) -> tuple[GivenScores, Draw, bool]:
+    """What the file scores, which of it is learned, and whether it is everything there is.
+
+    Of everything nothing is held out, as where a teacher is asked about everything; unless rows are
+    owned, since what those do is told by a student. Raises SettingsError as `given_scores` does,
+    and where too little is left to learn from.
+    """
+    pairwise = teacher_class(config.teacher.name).pairwise
+    found = given_scores(given, pairwise, corpus)
+    groups = ["candidates", *([target_side(corpus)] if pairwise else [])]
+    sides = [TableParts(corpus, group) for group in groups]
+    hashes = [
+        id_hashes(side, config.seed, group.removesuffix("s"))
+        for side, group in zip(sides, groups, strict=True)
+    ]
+    every, audit = math.prod(map(len, sides)), found.audit
+    everything = len(found.pairs) == every <= int(config.influence.max_dense_gib * 2**28)
+    everything = everything and audit is None and config.owned is None
+    same_set = groups == ["candidates"] * 2
+    if everything:
+        audit = np.zeros(every, dtype=bool)
+    elif audit is None:
+        audit = split_given(found.pairs, hashes, config.sample, same_set)
+    if (learned := int((~audit).sum())) < MIN_TRAINING:
+        raise SettingsError(
+            f"teacher.given.path: {given.path} scores {len(audit)} "
+            f"{'pairs' if pairwise else 'rows'} of the corpus, {len(audit) - learned} of "
+            f"them for the audit, and a student learns from at least {MIN_TRAINING}: score more"
+        )
+    quadrant = _quadrants(found.pairs, audit, pairwise, same_set)
+    return found, Draw(found.pairs[:, 0], found.pairs[:, 1], quadrant), everything
+
+
+def split_given(
+    pairs: Rows, hashes: Sequence[Hashes], settings: SampleConfig, same_set: bool
+) -> NDArray[np.bool_]:
+    """Which of the pairs (n, 2), each there once, are for the audit, (n,).
+
+    `hashes` are those of all rows of the candidates, and of the targets where these matter. Single
+    pairs come first, then as many whole candidates and targets as `audit.max_share` bears.
+    """
+    pairwise = len(hashes) > 1
+    single = np.zeros(len(pairs), dtype=bool)
+    if pairwise:
+        single = _hold_out(pairs, hashes[0], hashes[1], settings.held_out) == 1
+    known = []
+    for side, of_side in enumerate(hashes):
+        distinct = np.unique(pairs[:, side])
+        known.append(distinct[np.argsort(of_side[distinct])])
+    rows, columns = min(settings.audit.candidates, len(known[0]) // 4), 0
+    if pairwise and len(known[1]) < len(hashes[1]):  # else no target is new to the student
+        columns = min(settings.audit.targets, len(known[1]) // 4)
+    for part in range(rows, 0, -1):
+        counts = part, min(columns, max(1, round(columns * part / rows)))
+        unseen = [_last(side, count) for side, count in zip(known, counts, strict=False)]
+        if same_set:  # no row may be seen on one side and audited on the other
+            unseen = [np.union1d(*unseen)] * 2
+        audit: NDArray[np.bool_] = single.copy()
+        for side, some in enumerate(unseen):
+            audit |= np.isin(pairs[:, side], some)
+        if audit.mean() <= settings.audit.max_share:
+            return audit
+    return single
+
+
+def _quadrants(
+    pairs: Rows, audit: NDArray[np.bool_], pairwise: bool, same_set: bool
+) -> NDArray[np.int8]:
+    """0 for training; of the audit's pairs which of their sides training has seen."""
+    learned = pairs[~audit]
+    of_sides = [learned.ravel()] * 2 if same_set else [learned[:, 0], learned[:, 1]]
+    new = [~np.isin(pairs[:, side], seen) for side, seen in enumerate(of_sides)]
+    if not pairwise:
+        new[1][:] = True  # as the other teachers of rows have it: there is no target to know
+    return np.where(audit, 1 + 2 * new[0] + new[1], 0).astype(np.int8)

@@ -3,6 +3,7 @@
 Up to three steps, on actor pools (workers.py): what the teacher prepares (LESS' warm-up), features
 of single points (the error without example for DELIFT, embeddings for DELIFT (SE), gradients for
 LESS, ratings for SelectIT), then pairs. missing.py says what is asked, store.py keeps the answers.
+Scores that are given (given.py) lie in the sample, and become labels as they are.
 """
 
 from __future__ import annotations
@@ -54,6 +55,8 @@ from engine.teachers.workers import FeatureWorker, PairWorker, PreparingWorker
 
 __all__ = ["identity", "run"]
 
+_USAGE = ("seconds", "cpu_seconds", "calls", "tokens", "truncated")
+
 
 def identity(config: Config) -> dict[str, Any]:
     """Everything that the teacher's scores depend on."""
@@ -67,6 +70,8 @@ def identity(config: Config) -> dict[str, Any]:
 def run(context: StageContext) -> StageResult:
     """Ask for what the store lacks, then write the labels of this sample in its order."""
     config, teacher = context.config, teacher_class(context.config.teacher.name)
+    if config.teacher.facts.is_given:
+        return _given_labels(context)
     # new rows for a finished run: its teacher is asked, as it was prepared, and its store filled
     corpus = context.inputs.get("run-ingest", context.inputs["ingest"])
     home = context.inputs["run-score"].directory if "run-score" in context.inputs else None
@@ -130,6 +135,36 @@ def run(context: StageContext) -> StageResult:
         },
         models={k: str(v) for k, v in identity(config).items() if k in ("model", "further_models")},
     )
+
+
+def _given_labels(context: StageContext) -> StageResult:
+    path = context.directory / "labels.parquet"
+    pairs = run_task(_write_given_labels, context.inputs["sample"], path)
+    return StageResult(
+        parts={"labels": [finish_part(context.directory, path, pairs)]},
+        counts={
+            "pairs": pairs,
+            "unscorable": 0,
+            "similarity": None,
+            "asked_now": 0,
+            "same_features": False,
+        },
+        usage=dict.fromkeys(_USAGE, 0.0),
+        columns={
+            "candidate": "int64 row",
+            "target": "int64 row; 0 for scores of rows",
+            "quadrant": "int8, 0 = training, 1..4 = audit",
+            "score": "float32, as given, higher is better",
+            "problem": "null",
+        },
+    )
+
+
+def _write_given_labels(sample: Artifact, path: Path) -> int:
+    labels = read_table(sample.path("pairs"))
+    labels = labels.append_column("problem", pa.nulls(len(labels), pa.string()))
+    write_table(labels, path)
+    return len(labels)
 
 
 def _vector_labels(
@@ -243,8 +278,7 @@ def _usage_of(scope: Scope, before: Scope | None = None) -> dict[str, float]:
     if before is None and storage.exists(prepared):
         kinds[PREPARED] = Part(**read_json(record_path(prepared))).usage
     usage = {f"{kind}_{k}": value for kind, values in kinds.items() for k, value in values.items()}
-    names = ("seconds", "cpu_seconds", "calls", "tokens", "truncated")
-    return usage | {n: sum(values.get(n, 0.0) for values in kinds.values()) for n in names}
+    return usage | {n: sum(values.get(n, 0.0) for values in kinds.values()) for n in _USAGE}
 
 
 def _shared_usage(files: list[Path], used: pa.Table) -> dict[str, float]:

@@ -13,9 +13,10 @@ ENGINE = Path(__file__).resolve().parents[2] / "engine"
 # test_components.py holds to be found cheaply.
 LAYERS = [
     {"errors", "spelling", "rates", "help_text", "stderr_lines"},
-    {"components", "setting_names"},
+    {"components", "setting_names", "storage"},
+    {"score_files"},
     {"example", "config"},
-    {"kernels", "progress", "storage"},
+    {"kernels", "progress"},
     {"run_directory"},
     {"models"},
     {"stage", "artifact_rows", "crashes", "cluster"},
@@ -31,7 +32,7 @@ LAYERS = [
 ]
 NO_RAY = {"kernels", "models", "errors", "example", "config", "artifact_rows", "features"}
 NO_RAY |= {"students"}
-NO_RAY |= {"run_directory", "storage"}
+NO_RAY |= {"run_directory", "storage", "score_files"}
 
 
 def modules():
@@ -83,6 +84,7 @@ def test_numerics_and_models_know_no_ray(path):
 OPENS_OTHERS = {
     "run_directory.py",
     "storage.py",
+    "score_files.py",
     "corpus/readers.py",
     "corpus/slices.py",
     "network/training.py",
