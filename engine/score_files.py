@@ -106,10 +106,10 @@ def _csv_columns(file: IO[bytes], names: Sequence[str]) -> pa.Table:
 
 
 def _lines(file: IO[bytes]) -> Iterator[dict[str, Any]]:
-    for number, line in enumerate(io.TextIOWrapper(file, encoding="utf-8-sig"), 1):
+    for number, line in enumerate(file, 1):
         if not line.strip():
             continue
-        row = json.loads(line)
+        row = json.loads(line.decode("utf-8-sig"))
         if not isinstance(row, dict):
             raise ValueError(f"line {number} holds no JSON object")
         yield row
