@@ -21,7 +21,7 @@ class GivenTeacher(Teacher):
     """Scores out of a file, which the sample brings along: this class is never asked for any."""
 
     name = "given"
-    label = "given scores"
+    label = "given"
     unit: ClassVar[Literal["pair", "point"]] = "point"
     pairwise = False
     is_given = True
