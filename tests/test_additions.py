@@ -330,3 +330,28 @@ def test_earlier_additions_lie_in_the_run(old, tmp_path, name):
     (added.path / "origin.json").write_text(json.dumps({"after": [name]}))
     with pytest.raises(RunDirectoryError, match="names folders that are not additions of this run"):
         score_new(run_dir, str(folder / "new.jsonl"))
+
+
+def test_new_rows_are_compared_with_the_mean_gradient_that_the_run_had(small_job, tmp_path):
+    """LESS with cos_of_mean: targets that are asked about later do not move the mean."""
+    less = {"lora_rank": 2, "lora_alpha": 4, "warmup_epochs": 1, "projection_dim": 64}
+    job = {
+        **small_job,
+        "teacher": {
+            **small_job["teacher"],
+            "name": "less",
+            "less": {**less, "aggregation": "cos_of_mean"},
+        },
+        "sample": {**small_job["sample"], "design": "block"},
+        "student": {"name": "linear"},
+        "run_dir": str(tmp_path / "run"),
+    }
+    directory = run(parse_config(job), until="select")
+    write_rows(tmp_path / "new.jsonl", 20, 9, "n")
+    added = score_new(directory.path, str(tmp_path / "new.jsonl"))
+    labels = pq.read_table(added.artifact("4-teacher").path("labels")).to_pandas()
+    asked = pq.read_table(directory.artifact("3-sample").path("pairs"))["target"].to_pylist()
+    assert len(labels) and np.isfinite(labels["score"]).all()
+    assert not set(labels["target"]) <= set(asked)
+    (store,) = (directory.path / "4-teacher/store").glob("less-*")
+    assert len(list(store.glob("pairs-*"))) == 1

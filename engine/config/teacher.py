@@ -86,7 +86,11 @@ class TeacherConfig(OwnSettings):
         "model's chat template",
     )
     max_tokens: int = Field(2048, ge=64, description="longest prompt with response")
-    max_example_tokens: int = Field(512, ge=8, description="delift: longest in-context example")
+    max_example_tokens: int = Field(
+        512,
+        ge=8,
+        description="delift: longest in-context example; a longer one loses the head of its prompt",
+    )
     batch_size: int = Field(16, ge=1, description="sequences or texts per forward pass")
     similarity: Literal["cosine", "dot", "euclidean", "rbf"] = Field(
         "cosine", description="delift_se: benefit of a pair from its two embeddings"

@@ -202,16 +202,20 @@ class LessTeacher(Teacher):
     def joins_targets(cls, config: TeacherConfig) -> bool:
         return config.own(LessSettings).aggregation == "cos_of_mean"
 
-    def joined(self, features: FloatArray) -> FloatArray:
-        """Gradients over the length of their mean at each checkpoint; NaN rows take no part."""
-        gradients = features.reshape(len(features), len(self._weights), self._dim)
-        known = np.isfinite(gradients).all(axis=(1, 2))
-        if not known.any():
-            return features
-        lengths = np.linalg.norm(gradients[known].mean(axis=0, dtype=np.float64), axis=1)
-        with np.errstate(divide="ignore", invalid="ignore"):  # gradients that cancel: no score
-            shares = gradients / lengths[:, None]
-        return np.asarray(shares.reshape(features.shape), np.float32)
+    def joined(self, features: FloatArray, subtask: FloatArray) -> FloatArray:
+        """Gradients over the length of the sub-task's mean at each checkpoint.
+
+        NaN rows take no part in the mean; all are NaN where there is none, or it is zero.
+        """
+        gradients, others = (
+            some.reshape(len(some), len(self._weights), self._dim) for some in (features, subtask)
+        )
+        known = others[np.isfinite(others).all(axis=(1, 2))]
+        if not len(known):
+            return np.full_like(features, np.nan)
+        lengths = np.linalg.norm(known.mean(axis=0, dtype=np.float64), axis=1)
+        lengths[lengths == 0] = np.nan
+        return np.asarray((gradients / lengths[:, None]).reshape(features.shape), np.float32)
 
     @classmethod
     def preparation_share(cls, config: TeacherConfig) -> float:

@@ -22,6 +22,7 @@ from engine.artifact_rows import TableParts, target_side
 from engine.cluster import run_task
 from engine.config import Config
 from engine.example import order_hash
+from engine.kernels.arrays import IndexArray
 from engine.named_columns import subtasks_of
 from engine.run_directory import (
     STORE,
@@ -44,6 +45,7 @@ from engine.teachers.store import (
     PREPARED,
     SIDES,
     Scope,
+    Subtask,
     finished_files,
     known_features,
     known_pairs,
@@ -85,9 +87,9 @@ def run(context: StageContext) -> StageResult:
     scope = Scope(*inputs, store, home, teacher.same_features)
     if teacher.joins_targets(config.teacher):
         asked = ("first-sample", "run-sample", "sample")  # what the student learned comes first
-        sample = next(context.inputs[name] for name in asked if name in context.inputs)
+        first = next(context.inputs[name] for name in asked if name in context.inputs)
         column = config.influence.subtask_column
-        scope = replace(scope, subtasks=run_task(_subtasks, corpus, sample, column))
+        scope = replace(scope, subtasks=run_task(_subtasks, scope, corpus, first, column))
     used: list[Part] = []
     if rows and finished_part(store / PREPARED) is None:
         piece = Partition(scope.relative(PREPARED), len(rows), {"rows": rows})
@@ -224,14 +226,22 @@ def _ask(
 
 
 def _subtasks(
-    corpus: Artifact, sample: Artifact, column: str | None
-) -> tuple[tuple[str, ...], ...]:
-    """Keys of the sample's targets by sub-task, in the order of their names."""
+    scope: Scope, corpus: Artifact, first: Artifact, column: str | None
+) -> tuple[Subtask, ...]:
+    """The asked targets by sub-task, in the order of their names; those of `first` are joined."""
     targets = TableParts(corpus, target_side(corpus))
-    rows = np.unique(read_table(sample.path("pairs"), columns=["target"])["target"].to_numpy())
-    keys = np.array(targets.take(rows, ["key"])["key"].to_pylist())
-    groups = subtasks_of(corpus, column, len(targets))[rows]
-    return tuple(tuple(keys[groups == group].tolist()) for group in np.unique(groups))
+    joined, asked = (
+        np.unique(read_table(sample.path("pairs"), columns=["target"])["target"].to_numpy())
+        for sample in (first, scope.sample)
+    )
+    groups = subtasks_of(corpus, column, len(targets))
+
+    def keys(rows: IndexArray, group: int) -> tuple[str, ...]:
+        return tuple(targets.take(rows[groups[rows] == group], ["key"])["key"].to_pylist())
+
+    others = np.setdiff1d(asked, joined)
+    there = np.unique(groups[np.union1d(joined, asked)])
+    return tuple(Subtask(keys(joined, group), keys(others, group)) for group in there.tolist())
 
 
 def _write_labels(scope: Scope, path: Path) -> dict[str, int]:

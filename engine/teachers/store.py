@@ -28,6 +28,7 @@ __all__ = [
     "PREPARED",
     "SIDES",
     "Scope",
+    "Subtask",
     "finished_files",
     "known_features",
     "known_pairs",
@@ -50,11 +51,19 @@ PAIRS = pa.schema(
 
 
 @dataclass(frozen=True)
+class Subtask:
+    """Keys of the targets of one sub-task: those whose mean counts, and others that are asked."""
+
+    joined: tuple[str, ...]
+    others: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Scope:
     """What the tasks and actors of this stage read and write; `directory` holds the store.
 
-    `subtasks` are the keys of the asked targets of each, where a teacher joins them: what it says
-    of a pair is then stored beside what it said when there were others.
+    With `subtasks`, of a teacher that joins their targets, what it says of a pair is stored beside
+    what it said when others were joined.
     """
 
     corpus: Artifact
@@ -62,12 +71,14 @@ class Scope:
     store: Path
     directory: Path
     same_features: bool
-    subtasks: tuple[tuple[str, ...], ...] | None = None
+    subtasks: tuple[Subtask, ...] | None = None
 
     @property
     def pairs_dir(self) -> Path:
-        name = "pairs" if self.subtasks is None else f"pairs-{digest(self.subtasks)}"
-        return self.store / name
+        if self.subtasks is None:
+            return self.store / "pairs"
+        joined = [subtask.joined for subtask in self.subtasks if subtask.joined]
+        return self.store / f"pairs-{digest(joined)}"
 
     def features_dir(self, side: Side) -> Path:
         return self.store / ("features" if self.same_features else f"features-{side}")

@@ -128,8 +128,11 @@ class Teacher(TeacherFacts, ABC):
         """Whether pairs are scored with what `joined` makes of the targets of a sub-task."""
         return False
 
-    def joined(self, features: FloatArray) -> FloatArray:
-        """Features (n, F) of all asked targets of one sub-task as pairs are scored with them."""
+    def joined(self, features: FloatArray, subtask: FloatArray) -> FloatArray:
+        """Features (n, F) of targets as pairs are scored with them, beside those of their sub-task.
+
+        `subtask` (k, F) holds the targets of the sample that are in it.
+        """
         raise AssertionError(f"teacher {self.name} asks about each target by itself")
 
     @classmethod

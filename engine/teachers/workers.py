@@ -162,9 +162,11 @@ class PairWorker(_TeacherWorker):
         if self._joined is None:
             assert self._scope.subtasks is not None
             self._joined = {}
-            for keys in self._scope.subtasks:
+            for subtask in self._scope.subtasks:
+                keys = (*subtask.joined, *subtask.others)
                 stored = stored_features(self._scope, "target", keys)
-                joined = self._teacher.joined(np.stack([stored[key] for key in keys]))
+                features = np.stack([stored[key] for key in keys])
+                joined = self._teacher.joined(features, features[: len(subtask.joined)])
                 for key, feature in zip(keys, joined, strict=True):
                     self._joined.setdefault(key, feature)
         return self._joined

@@ -131,8 +131,12 @@ def test_the_mean_of_shares_is_the_cosine_of_the_mean(model_dir: Path, prepared:
     lengths = np.linalg.norm(gradients.reshape(6, 2, 256), axis=2)
     assert gradients.dtype == np.float32 and np.ptp(lengths) > 0.1 * lengths.max()
     bad = np.full((1, 512), np.nan, np.float32)
-    joined = joining.joined(np.concatenate([gradients, bad]))
+    everything = np.concatenate([gradients, bad])
+    joined = joining.joined(everything, everything)
     assert np.isnan(joined[6]).all()  # takes no part
+    # a target that is asked about later is measured by the mean of the others
+    np.testing.assert_array_equal(joining.joined(gradients[:1], gradients)[0], joined[0])
+    assert np.isnan(joining.joined(gradients, bad)).all()
     rates = [0.02 * (1 / 2 + 1) / 2, 0.02 * (2 / 3 + 1 / 3) / 2]
     steps = joining.features("candidate", POOL).values.astype(np.float32)
     mean = gradients.mean(axis=0).reshape(2, 256)
