@@ -47,6 +47,7 @@ from engine.config import (
 from engine.example import Example, content_key
 from engine.progress import say
 from engine.run_directory import read_json
+from engine.teachers.less import LessSettings
 from engine.teachers.sample import Draw, Side, draw_pairs, draw_points
 from engine.teachers.teacher import teacher_class
 
@@ -147,7 +148,7 @@ def projection(
     kind, chooser = teacher_class(config.name), np.random.default_rng(1)
     drawn = {key: cost.draws(chooser) for key, cost in {**prices, **shared}.items()}
     means = {key: np.array([cost.mean]) for key, cost in {**prices, **shared}.items()}
-    warmup = config.less.warmup_epochs * kind.preparation_share(config) * size[0]
+    warmup = config.own(LessSettings, "less").warmup_epochs * kind.preparation_share(config) * size[0]
     training = int((draw(config.name, size, False).quadrant == 0).sum())
     steps = epochs * -int(-training * (1 - fit.validation_fraction) // fit.batch_size)
     rows = size[0] + (size[1] if kind.pairwise else 0)

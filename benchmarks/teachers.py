@@ -46,7 +46,8 @@ from engine.kernels.projection import SignProjection
 from engine.kernels.rating import sentence_score, token_score
 from engine.models.causal_model import load_causal_model
 from engine.models.prompt_tokenizer import PromptTokenizer
-from engine.teachers.less import PROJECTION_SEED, LessTeacher
+from engine.teachers.less import PROJECTION_SEED, LessSettings, LessTeacher
+from engine.teachers.selectit import SelectITSettings
 from engine.teachers.teacher import Side, Teacher, load_teacher
 
 SMALL_CORPUS = ROOT.parent / "shared" / "data" / "corpus_small.parquet"
@@ -158,8 +159,10 @@ def _delift_plain(
     without = [error([], target) for target in targets]
     scores = np.empty((len(candidates), len(targets)))
     for row, c in enumerate(candidates):
-        example = ids(f" {c.prompt.strip()} {c.output.strip()}")[: config.max_example_tokens]
-        shown = [*ids("\n\nExample:"), *example]
+        prompt, response = ids(" " + c.prompt.strip()), ids(" " + c.output.strip())
+        response = response[: config.max_example_tokens]
+        room = config.max_example_tokens - len(response)
+        shown = [*ids("\n\nExample:"), *prompt[max(0, len(prompt) - room) :], *response]
         scores[row] = [d - error(shown, t) for d, t in zip(without, targets, strict=True)]
     return Answer(scores, tokens, scored)
 
@@ -182,7 +185,7 @@ def selectit_case(config: TeacherConfig, examples: Sequence[Example]) -> Case:
 def _selectit_plain(
     model: PlainModel, config: TeacherConfig, examples: Sequence[Example]
 ) -> Answer:
-    settings, ids = config.selectit, model.tokenizer.tokenize
+    settings, ids = config.own(SelectITSettings), model.tokenizer.tokenize
     closing, digits = _closing_and_digits(model, settings.levels)
     tokens, scores = 0, []
     for example in examples:
@@ -255,7 +258,7 @@ class PlainGradients:
     """One example at a time: the model's own loss, autograd, then our projection of the result."""
 
     def __init__(self, config: TeacherConfig, prepared: Path) -> None:
-        less = config.less
+        less = config.own(LessSettings)
         self._plain = PlainModel(config.model)
         self._prepared = prepared
         self._adam_form = less.adam_form

@@ -19,6 +19,7 @@ from engine.example import Example
 from engine.models.encoder import Encoder
 from engine.planning.probe import network_work
 from engine.selection.select import select
+from engine.teachers.less import LessSettings
 from engine.teachers.teacher import Teacher, load_teacher, teacher_class
 
 __all__ = [
@@ -116,7 +117,8 @@ def _warmup(config: TeacherConfig, rows: Sequence[Example], path: Path) -> UnitC
         started = time.process_time()
         kind.prepare(config, 0, some, path)
         times.append(time.process_time() - started)
-    return UnitCost((times[1] - times[0],), ((len(rows) - 1) * config.less.warmup_epochs,))
+    epochs = config.own(LessSettings).warmup_epochs
+    return UnitCost((times[1] - times[0],), ((len(rows) - 1) * epochs,))
 
 
 def _pairs(
