@@ -6,7 +6,7 @@
 DIR2 is the --work of benchmarks/target_recovery.py, whose `ask` has filled it and whose words and
 columns these are: 48,125 rows, a tenth of every category with a bad answer (that of another row of
 the same category, of another category, or the first quarter of its own). RDS+ is learned from 2 %
-of the rows; beside it IFD is asked about 5 % (packaged model, bfloat16, rows cut to 256 tokens) and
+of the rows; beside it IFD is asked about as many (packaged model, bfloat16, rows cut to 256 tokens) and
 learned by `auto`, or `fit` is computed of every row. The judgement is the engine's own. Three draws
 of the rows that RDS+ is asked about; picks are 2 % of the rows, by round robin.
 
@@ -41,12 +41,13 @@ from engine.students.choice import choose, fit_student
 from engine.teachers.teacher import load_teacher
 
 SETS = ("gsm8k", "general", MIXED)
-ASKED, AUDITED, PIECE = 0.05, 100, 128
+ASKED, AUDITED, PIECE = 0.02, 100, 128
 RDS_ASKED = 0.02
 SETTINGS: dict[str, Any] = {
     "name": "ifd",
     "model": {"path": PACKAGED_LANGUAGE_MODEL, "dtype": "bfloat16"},
     "max_tokens": 256,
+    "ifd": {"form": "loss"},
 }
 GATES: dict[str, dict[str, Any] | None] = {
     "none": None,

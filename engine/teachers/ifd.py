@@ -4,8 +4,8 @@ Source: Instruction-Following Difficulty, arXiv 2308.12032; that small models do
 Superfiltering, arXiv 2402.00530. With l(y|x) the mean cross-entropy of a row's response after its
 prompt, the end of the response included, and l(y) the same without the prompt:
 
-    perplexity   exp(l(y|x)) / exp(l(y)), as published
     loss         l(y|x) / l(y)
+    perplexity   exp(l(y|x)) / exp(l(y)), as published
 
 Above 1 the prompt does not help at all: the response answers something else, or says nothing. The
 published method drops those rows and takes the highest of the others, the hardest; as a gate
@@ -63,9 +63,9 @@ class IfdSettings(Section):
     """The IFD teacher: what a prompt does for the likelihood of its response."""
 
     form: Form = Field(
-        "perplexity",
-        description="ratio of perplexities, as published, or of losses, which long responses and "
-        "easy ones move less",
+        "loss",
+        description="ratio of losses, or of perplexities, as published; the first finds more bad "
+        "rows (benchmarks/results/row_teachers.md)",
     )
     template: Literal["plain", "chat"] = Field(
         "plain",
