@@ -6,9 +6,9 @@
 DIR2 is the --work of benchmarks/target_recovery.py, whose `ask` has filled it and whose words and
 columns these are: 48,125 rows, a tenth of every category with a bad answer (that of another row of
 the same category, of another category, or the first quarter of its own). RDS+ is learned from 2 %
-of the rows; beside it IFD is asked about as many (packaged model, bfloat16, rows cut to 256 tokens) and
-learned by `auto`, or `fit` is computed of every row. The judgement is the engine's own. Three draws
-of the rows that RDS+ is asked about; picks are 2 % of the rows, by round robin.
+of the rows; beside it IFD (packaged model, bfloat16, rows cut to 256 tokens) is asked about as many
+and learned by `auto`, or `fit` is computed of every row. The judgement is the engine's own. Three
+draws of the rows that RDS+ is asked about; picks are 2 % of the rows, by round robin.
 
 dropped   share of the pool that the gate drops; dropped_bad, of the bad rows
 bad       share of the picks that are bad; then of each kind, by chance .033 each
