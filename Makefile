@@ -83,9 +83,14 @@ bench: venv
 	$(BIN)/python benchmarks/target_recovery.py ask --work $(WORK)/targets
 	$(BIN)/python benchmarks/target_recovery.py table --work $(WORK)/targets \
 		--json $(RESULTS)/target_recovery.json
-	$(BIN)/python benchmarks/target_recovery.py losses --work $(WORK)/targets
-	$(BIN)/python benchmarks/target_recovery.py baselines --losses --work $(WORK)/targets \
+	$(BIN)/python benchmarks/target_recovery.py baselines --work $(WORK)/targets \
 		--json $(RESULTS)/target_recovery-baselines.json
+	$(BIN)/python benchmarks/row_teachers.py ask --work $(WORK)/students
+	$(BIN)/python benchmarks/row_teachers.py table --work $(WORK)/students \
+		--json $(RESULTS)/row_teachers.json
+	$(BIN)/python benchmarks/quality_gate.py ask --work $(WORK)/gate --answers $(WORK)/targets
+	$(BIN)/python benchmarks/quality_gate.py table --work $(WORK)/gate --answers $(WORK)/targets \
+		--json $(RESULTS)/quality_gate.json
 	$(BIN)/python benchmarks/score_new.py --work $(WORK)/new --json $(RESULTS)/score_new.json
 	$(BIN)/python benchmarks/scale.py rows --work $(WORK)/scale --json $(RESULTS)/scale.json
 	$(BIN)/python benchmarks/scale.py nodes --work $(WORK)/scale-nodes \

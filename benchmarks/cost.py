@@ -148,8 +148,8 @@ def projection(
     kind, chooser = teacher_class(config.name), np.random.default_rng(1)
     drawn = {key: cost.draws(chooser) for key, cost in {**prices, **shared}.items()}
     means = {key: np.array([cost.mean]) for key, cost in {**prices, **shared}.items()}
-    epochs = config.own(LessSettings, "less").warmup_epochs
-    warmup = epochs * kind.preparation_share(config) * size[0]
+    passes = config.own(LessSettings, "less").warmup_epochs
+    warmup = passes * kind.preparation_share(config) * size[0]
     training = int((draw(config.name, size, False).quadrant == 0).sum())
     steps = epochs * -int(-training * (1 - fit.validation_fraction) // fit.batch_size)
     rows = size[0] + (size[1] if kind.pairwise else 0)

@@ -39,6 +39,7 @@ from engine.students.kernel import KernelStudent
 from engine.students.kernel_ridge import KernelRidge
 from engine.students.network import TrainedStudent
 from engine.students.student import load_student, student_class
+from engine.students.vectors import PredictedVectors
 
 __all__ = ["run"]
 
@@ -88,7 +89,7 @@ def run(context: StageContext, look: Look | None = None) -> StageResult:
         parts={group: [finish_part(directory, file, 1)] for group, file in files.items()},
         counts={
             "student": choice["student"],
-            "targets": config.student.targets,
+            "targets": config.student.targets or _own_side(choice["student"]),
             "labels_learned": choice["labels"],
             "training_labels": num_labels,
             "parameters": history["num_parameters"],
@@ -255,6 +256,11 @@ def _with_target_side(
         return config
     student = config.student.model_copy(update={"targets": "student"})
     return config.model_copy(update={"student": student})
+
+
+def _own_side(student: str) -> str:
+    """What stands for the targets where nothing is set, of the student that was fitted."""
+    return "student" if issubclass(student_class(student), PredictedVectors) else "exact"
 
 
 def _write_target_vectors(score: Artifact, student_path: Path, path: Path) -> bool:

@@ -56,6 +56,7 @@ def test_another_share_or_centre_asks_for_no_vector_twice(job):
 
 
 def test_targets_pass_through_the_student_where_some_were_not_asked_about(job):
+    job["student"] = {"targets": "exact"}
     fit = run(parse_config(job), until="fit").artifact("5-student")
     assert fit.counts["targets"] == "exact"
     job["sample"] = {**job["sample"], "max_targets": 20}
