@@ -70,6 +70,15 @@ bench: venv
 		--datasets superni_like --json $(RESULTS)/students-superni_like.json
 	$(BIN)/python benchmarks/students.py table --work $(WORK)/students \
 		--datasets alpaca_like --json $(RESULTS)/students-alpaca_like.json
+	$(BIN)/python benchmarks/students.py table --work $(WORK)/students --datasets demo \
+		--teachers delift --students kernel linear cosine network \
+		--json $(RESULTS)/students-delift-demo.json
+	$(BIN)/python benchmarks/students.py table --work $(WORK)/students --datasets superni_like \
+		--teachers delift --students kernel linear cosine network \
+		--json $(RESULTS)/students-delift-superni_like.json
+	$(BIN)/python benchmarks/students.py table --work $(WORK)/students --datasets alpaca_like \
+		--teachers delift --students kernel linear cosine network \
+		--json $(RESULTS)/students-delift-alpaca_like.json
 	$(BIN)/python benchmarks/students.py growth --work $(WORK)/students \
 		--json $(RESULTS)/students-growth.json
 	$(BIN)/python benchmarks/students.py scale --json $(RESULTS)/students-scale.json
