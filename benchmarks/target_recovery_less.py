@@ -25,8 +25,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import target_recovery as recovery
 from benchmarks.provenance import markdown_table, save
+from benchmarks.students import SETTINGS
 from benchmarks.target_recovery import CHUNK, DEFAULT, MIXED, OBJECTIVES, SEEDS, SHARES, Pool, Row
-from engine.config import PACKAGED_LANGUAGE_MODEL, TeacherConfig
+from engine.config import TeacherConfig
 from engine.example import Example, order_hash
 from engine.progress import say
 from engine.run_directory import atomic_path
@@ -35,19 +36,6 @@ from engine.teachers.less import LessTeacher
 CHUNKS, PIECE = 3, 128
 SETS = ("gsm8k", "general", MIXED)
 ASKED = 0.05
-SETTINGS: dict[str, Any] = {
-    "name": "less",
-    "model": {"path": PACKAGED_LANGUAGE_MODEL, "dtype": "bfloat16"},
-    "max_tokens": 256,
-    "batch_size": 8,
-    "less": {
-        "lora_rank": 16,
-        "lora_alpha": 64,
-        "learning_rate": 2e-4,
-        "warmup_epochs": 1,
-        "projection_dim": 2048,
-    },
-}
 
 Array = NDArray[Any]
 
@@ -65,7 +53,7 @@ def part_of_pool(answers: Path, work: Path) -> Path:
 
 def write_answers(work: Path) -> None:
     """Gradients of all rows, a file per PIECE rows; files that are there are kept."""
-    settings = TeacherConfig.model_validate(SETTINGS)
+    settings = TeacherConfig.model_validate(SETTINGS["less"])
     pool = [recovery.example_of(row) for row in recovery.pool_rows()[: CHUNKS * CHUNK]]
     prepared = work / "less.prepared"
     if not prepared.exists():
@@ -158,8 +146,15 @@ def main() -> None:
     print(markdown_table(found, names), "\n")
     print(markdown_table(recovery.verdicts(rows), tuple(recovery.verdicts(rows)[0])))
     if arguments.json:
-        said = {"shares": SHARES, "asked": ASKED, "sets": SETS, "rows": CHUNKS * CHUNK}
-        save(arguments.json, "target_recovery_less", {**said, "teacher": SETTINGS}, rows, threads=1)
+        said: dict[str, Any] = {"shares": SHARES, "asked": ASKED, "sets": SETS}
+        said["rows"] = CHUNKS * CHUNK
+        save(
+            arguments.json,
+            "target_recovery_less",
+            {**said, "teacher": SETTINGS["less"]},
+            rows,
+            threads=1,
+        )
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from engine.errors import EngineError, RunDirectoryError, SettingsError
 from engine.features.feature import Source, sources_of
 from engine.features.rows import group_of
 from engine.influence import predict_stage
-from engine.pipeline import STAGES
+from engine.pipeline import STAGES, stages_of
 from engine.progress import say
 from engine.run_directory import (
     CONFIG,
@@ -273,7 +273,8 @@ def headline(directory: RunDirectory) -> dict[str, Any]:
 def _finished(run: RunDirectory) -> dict[str, Artifact]:
     """The artifacts of the run's stages up to the selection, each made from the one before."""
     artifacts: dict[str, Artifact] = {}
-    for stage in STAGES:
+    has_settings = storage.exists(run.path / CONFIG)
+    for stage in stages_of(_settings_of_run(run)) if has_settings else STAGES:
         if stage.name == "report":
             continue
         artifact = run.artifact(stage.directory)
@@ -292,14 +293,18 @@ def _finished(run: RunDirectory) -> dict[str, Artifact]:
     return artifacts
 
 
+def _settings_of_run(run: RunDirectory) -> Config:
+    """The settings of the run's last job."""
+    if not storage.exists(run.path / CONFIG):
+        raise RunDirectoryError(f"{run} holds no {CONFIG}: run jobs/select.py on it again")
+    return parse_config(read_json(run.path / CONFIG), source=f"{run}/{CONFIG}")
+
+
 def _settings(
     run: RunDirectory, artifacts: Mapping[str, Artifact], corpus: str, overrides: Mapping[str, Any]
 ) -> Config:
     """The run's settings with the new corpus, what it asks for by default, and the overrides."""
-    if not storage.exists(run.path / CONFIG):
-        raise RunDirectoryError(f"{run} holds no {CONFIG}: run jobs/select.py on it again")
-    values = read_json(run.path / CONFIG)
-    old = parse_config(values, source=f"{run}/{CONFIG}")
+    values, old = read_json(run.path / CONFIG), _settings_of_run(run)
     if old.objective == "graph_cut":
         raise SettingsError(
             "graph_cut cannot tell what rows add to others: "

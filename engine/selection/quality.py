@@ -26,7 +26,8 @@ class Judgement:
         values: answers, else predictions, in the teacher's own units, (M,); NaN: neither.
         asked: whose value is an answer, (M,) bool.
         dropped: which rows are not for selection, (M,) bool.
-        penalty: what their influence is lowered by, in standard deviations, (M,); of `weight`.
+        penalty: what their influence is lowered by, in standard deviations, (M,); of `weight`. A
+            row that is not judged has that of the median row.
     """
 
     values: FloatArray
@@ -50,7 +51,7 @@ def judge(
         groups = groups[:1] if settings.untrusted == "asked" else []
     dropped, penalty = np.zeros(len(values), bool), None
     if settings.weight is not None:
-        penalty = np.zeros(len(values))
+        penalty = np.full(len(values), settings.weight / 2)  # of a row that is not judged
     for rows in groups:
         order = rows[np.argsort(-badness[rows], kind="stable")]  # worst first
         if penalty is not None and settings.weight is not None:

@@ -8,34 +8,24 @@ shares no words with its prompt, in code or as one word, it misleads (docs/choos
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from engine.config import TeacherConfig
-from engine.example import Example
-from engine.teachers.teacher import Features, RowTeacher, Side
+from engine.teachers.teacher import UnaskedTeacher
 
 __all__ = ["FitTeacher"]
 
 
-class FitTeacher(RowTeacher):
-    """Cosine of a row's prompt and response; nothing is asked of it, see `fit_labels`."""
+class FitTeacher(UnaskedTeacher):
+    """Cosine of a row's prompt and response, computed in `fit_labels`."""
 
     name = "fit"
     label = "fit of prompt and response"
     unit = "point"
+    pairwise = False
     from_embeddings = True
-    feature_sides = ()
     default_objective = "top_mean"
-
-    @classmethod
-    def load(cls, config: TeacherConfig, seed: int, prepared: Path | None = None) -> FitTeacher:
-        raise AssertionError("its scores are computed from embeddings")
 
     @classmethod
     def identity(cls, config: TeacherConfig) -> dict[str, Any]:
         return {"teacher": cls.name, "version": 1}
-
-    def features(self, side: Side, examples: Sequence[Example]) -> Features:
-        raise AssertionError("its scores are computed from embeddings")

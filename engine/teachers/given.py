@@ -6,19 +6,16 @@ which of the two `teacher.name: given` means. The sample is what the file scores
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from engine.config import GivenConfig, TeacherConfig
-from engine.example import Example
-from engine.teachers.teacher import FloatArray, Scores, Teacher
+from engine.teachers.teacher import UnaskedTeacher
 
 __all__ = ["GivenTeacher"]
 
 
-class GivenTeacher(Teacher):
-    """Scores out of a file, which the sample brings along: this class is never asked for any."""
+class GivenTeacher(UnaskedTeacher):
+    """Scores out of a file, which the sample brings along."""
 
     name = "given"
     label = "given"
@@ -27,23 +24,9 @@ class GivenTeacher(Teacher):
     is_given = True
     default_objective: ClassVar[str | None] = "top_mean"
     Settings = GivenConfig
-    feature_sides = ()
-
-    @classmethod
-    def load(cls, config: TeacherConfig, seed: int, prepared: Path | None = None) -> GivenTeacher:
-        raise AssertionError("given scores are read, not asked for")
 
     @classmethod
     def identity(cls, config: TeacherConfig) -> dict[str, Any]:
         from engine.teachers.given_scores import content_of
 
         return {"teacher": cls.name, **content_of(config)}
-
-    def score(
-        self,
-        candidate: Example,
-        candidate_feature: FloatArray | None,
-        targets: Sequence[Example],
-        target_features: FloatArray | None,
-    ) -> Scores:
-        raise AssertionError("given scores are read, not asked for")

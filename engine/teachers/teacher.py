@@ -29,6 +29,7 @@ __all__ = [
     "Scores",
     "Side",
     "Teacher",
+    "UnaskedTeacher",
     "Usage",
     "VectorSimilarity",
     "load_teacher",
@@ -188,6 +189,25 @@ class RowTeacher(Teacher):
         value = np.float32(candidate_feature[0])
         problem = None if np.isfinite(value) else "the candidate has no score"
         return Scores(np.full(len(targets), value), [problem] * len(targets), Usage())
+
+
+class UnaskedTeacher(Teacher):
+    """A teacher whose scores are there already: it is never loaded, and asked for nothing."""
+
+    feature_sides: ClassVar[tuple[Side, ...]] = ()
+
+    @classmethod
+    def load(cls, config: TeacherConfig, seed: int, prepared: Path | None = None) -> Teacher:
+        raise AssertionError(f"teacher {cls.name} is not asked")
+
+    def score(
+        self,
+        candidate: Example,
+        candidate_feature: FloatArray | None,
+        targets: Sequence[Example],
+        target_features: FloatArray | None,
+    ) -> Scores:
+        raise AssertionError(f"teacher {self.name} is not asked")
 
 
 def teacher_class(name: str) -> type[Teacher]:

@@ -94,6 +94,7 @@ def test_a_run_with_every_feature(small_job, tmp_path, monkeypatch):
     assert fit.counts["student"] in ("vectors", "kernel", "linear", "cosine")
     passed = fit.counts["student"] == "vectors"
     assert fit.counts["targets"] == ("student" if passed else "exact")
+    assert "target_vectors" not in fit.manifest["parts"], "the targets pass through it too"
 
 
 @pytest.mark.parametrize(

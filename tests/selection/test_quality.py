@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from engine.additions import headline, score_new
 from engine.config import parse_config
 from engine.config.quality import QualityConfig
 from engine.errors import SettingsError
@@ -16,6 +17,7 @@ from engine.selection.explain import explain
 from engine.selection.kernel_files import KernelFiles
 from engine.selection.quality import judge
 from tests.in_process import replace_ray
+from tests.small_job import write_rows
 
 ANSWERS = np.array([3, 1, np.nan, np.nan, 2, np.nan, 0, np.nan, np.nan, np.nan], np.float32)
 PREDICTED = np.array([9, 9, 1.5, 1.4, 9, 1.6, 9, 1.45, 1.55, 1.7], np.float32)
@@ -142,6 +144,12 @@ def test_a_run_with_a_gate(
         run(parse_config(job), overwrite=True)
 
 
+def test_who_is_not_judged_weighs_like_the_median() -> None:
+    penalty = judge(ANSWERS, PREDICTED, gate(weight=2), trusted=False).penalty
+    assert penalty is not None and penalty[6] == 2 and penalty[0] == 0
+    assert (penalty[~np.isfinite(ANSWERS)] == 1).all(), "nor do rows win that nobody asked about"
+
+
 def test_a_gate_that_costs_nothing(
     small_job: dict[str, Any], tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -160,3 +168,6 @@ def test_a_gate_that_costs_nothing(
     plain = np.load(directory.artifact("6-influence").path("means"))
     penalty = read_table(gate.path("judgement"))["penalty"].to_numpy()
     np.testing.assert_allclose(plain - means, penalty * plain.std(dtype=np.float64), atol=1e-6)
+    write_rows(tmp_path / "new.jsonl", 40, 9, "n")
+    added = score_new(directory.path, str(tmp_path / "new.jsonl"))
+    assert headline(added)["new_rows"] == 40
