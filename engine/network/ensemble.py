@@ -98,8 +98,10 @@ class EnsembleTrainer:
         return InfluenceNetwork.mean_of(self._networks())
 
     @torch.no_grad()
-    def held_out_predictions(self) -> tuple[IndexArray, FloatArray]:
-        """Labels that some member held out, by row, and what that member says of them, (n,)."""
+    def held_out_predictions(self) -> tuple[IndexArray, FloatArray, IndexArray]:
+        """Labels that some member held out, by row, what that member says of them, and its number,
+        (n,) each.
+        """
         rows, values = [], []
         for member, network in zip(self.members, self._networks(), strict=True):
             for start in range(0, len(member.validation_rows), _VALIDATION_PAIRS):
@@ -110,7 +112,9 @@ class EnsembleTrainer:
                 e_t = None if targets is None else torch.from_numpy(np.array(targets[t]))
                 rows.append(some)
                 values.append(network(e_c, e_t).numpy())
-        return np.concatenate(rows), np.concatenate(values)
+        sizes = [len(member.validation_rows) for member in self.members]
+        numbers = np.repeat(np.arange(len(self.members)), sizes)
+        return np.concatenate(rows), np.concatenate(values), numbers
 
     def save(self, directory: Path) -> None:
         """Write the whole state into `directory`."""

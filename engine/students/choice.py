@@ -236,6 +236,7 @@ class _Tried:
     name: str
     form: str
     predicted: FloatArray
+    fold_of: IndexArray
     within: float
     means: float
 
@@ -245,7 +246,7 @@ class _Tried:
 
     def score_of(self, data: TrainingSet, kept: NDArray[np.bool_]) -> float:
         """The score on some of the labels alone."""
-        return sum(_orders(self.predicted, data, kept)) / 2
+        return sum(_orders(self.predicted, self.fold_of, data, kept)) / 2
 
     @classmethod
     def of(
@@ -260,29 +261,43 @@ class _Tried:
     ) -> _Tried:
         """Each fold as the others predict it; of a network one fit, see `held_out`."""
         predicted = np.full(len(data.labels), np.nan, np.float32)
+        fold_of = np.zeros(len(data.labels), np.int64)
         everyone = np.sort(np.concatenate(folds))
         by_members = network.members > 1 and network.validation_fraction > 0
         if issubclass(kind, TrainedStudent) and by_members:
             known = np.flatnonzero(np.isin(data.pairs[:, 0], everyone))
             some = prepared(data.of_candidates(everyone), form)
-            rows, values = kind.held_out(some, settings, network, seed)
-            predicted[known[rows]] = values
+            rows, values, numbers = kind.held_out(some, settings, network, seed)
+            predicted[known[rows]], fold_of[known[rows]] = values, numbers
         else:
-            for fold in folds:
+            for number, fold in enumerate(folds):
                 rest = data.of_candidates(np.setdiff1d(everyone, fold))
                 student = kind.learn(prepared(rest, form), settings, network, seed)
                 rows = np.flatnonzero(np.isin(data.pairs[:, 0], fold))
                 sides = data.candidates, targets_of(data, student)
                 predicted[rows] = student.predict_pairs(*sides, data.pairs[rows])
+                fold_of[rows] = number
         everything = np.ones(len(predicted), bool)
-        return cls(kind.name, form, predicted, *_orders(predicted, data, everything))
+        orders = _orders(predicted, fold_of, data, everything)
+        return cls(kind.name, form, predicted, fold_of, *orders)
 
 
 def _orders(
-    predicted: FloatArray, data: TrainingSet, kept: NDArray[np.bool_]
+    predicted: FloatArray, fold_of: IndexArray, data: TrainingSet, kept: NDArray[np.bool_]
 ) -> tuple[float, float]:
+    """Order within targets and of means, both less the mean of their target *in their fold*.
+
+    Compared across folds a student that learns what a target is worth would look worse than one
+    that learns nothing: where the labels held out are high those it learned from are low.
+    """
     rows = np.flatnonzero(kept & np.isfinite(predicted))
-    return order_within_targets(predicted[rows], data.labels[rows], data.pairs[rows])
+    c, t = data.pairs[rows].T
+    _, blocks, sizes = np.unique(
+        fold_of[rows] * len(data.labels) + t, return_inverse=True, return_counts=True
+    )
+    several = sizes[blocks] > 1  # of a single one nothing is left
+    rows, pairs = rows[several], np.stack([c, blocks], axis=1)[several]
+    return order_within_targets(predicted[rows], data.labels[rows], pairs)
 
 
 def targets_of(data: TrainingSet, student: Student) -> FloatArray | None:

@@ -48,9 +48,9 @@ class TrainedStudent(Student):
     @abstractmethod
     def held_out(
         cls, data: TrainingSet, settings: StudentConfig, network: NetworkConfig, seed: int
-    ) -> tuple[IndexArray, FloatArray]:
-        """One fit in place of a cross-fit: labels by row, and what those members of the network
-        predict of them that held them out.
+    ) -> tuple[IndexArray, FloatArray, IndexArray]:
+        """One fit in place of a cross-fit: labels by row, what those members of the network
+        predict of them that held them out, and the members' numbers, (n,) each.
         """
 
     @classmethod
@@ -110,7 +110,7 @@ class NetworkStudent(TrainedStudent):
     @classmethod
     def held_out(
         cls, data: TrainingSet, settings: StudentConfig, network: NetworkConfig, seed: int
-    ) -> tuple[IndexArray, FloatArray]:
+    ) -> tuple[IndexArray, FloatArray, IndexArray]:
         return fit_members(data, network, seed)
 
     @property
@@ -143,9 +143,9 @@ class NetworkStudent(TrainedStudent):
 
 def fit_members(
     data: TrainingSet, network: NetworkConfig, seed: int
-) -> tuple[IndexArray, FloatArray]:
-    """Fit the members of a network on one thread: the labels that each held out, by row, and what
-    it says of them.
+) -> tuple[IndexArray, FloatArray, IndexArray]:
+    """Fit the members of a network on one thread: the labels that each held out, by row, what it
+    says of them, and its number, (n,) each.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -109,11 +109,13 @@ class VectorNetworkStudent(PredictedVectors, TrainedStudent):
     @classmethod
     def held_out(
         cls, data: TrainingSet, settings: StudentConfig, network: NetworkConfig, seed: int
-    ) -> tuple[IndexArray, FloatArray]:
+    ) -> tuple[IndexArray, FloatArray, IndexArray]:
         known = cls.training_set(data)
-        rows, vectors = fit_members(known, cls.training_settings(settings, network), seed)
-        found = np.empty_like(known.labels)
-        found[rows] = vectors
+        rows, vectors, numbers = fit_members(
+            known, cls.training_settings(settings, network), seed
+        )
+        found, members = np.empty_like(known.labels), np.empty(len(known.labels), np.int64)
+        found[rows], members[rows] = vectors, numbers
         of_candidates, of_targets = np.split(found, [len(data.candidates)])
         if settings.targets == "exact":
             of_targets = np.asarray(data.target_vectors)
@@ -121,7 +123,7 @@ class VectorNetworkStudent(PredictedVectors, TrainedStudent):
             of_targets = np.asarray(unit_rows(of_targets))
         c, t = data.pairs.T
         influence = (of_candidates @ of_targets.T)[c, t]
-        return np.arange(len(data.pairs)), influence
+        return np.arange(len(data.pairs)), influence, members[c]
 
     @property
     def num_parameters(self) -> int:

@@ -58,9 +58,11 @@ def test_members_share_the_units_and_hold_out_every_candidate_once() -> None:
         trainer.train_epoch()
     assert trainer.result().hidden == (11,)
     assert [len(history) for history in trainer.histories] == [2, 2, 2] and trainer.epochs == 6
-    rows, predicted = trainer.held_out_predictions()
+    rows, predicted, members = trainer.held_out_predictions()
     assert sorted(rows.tolist()) == list(range(len(data.labels)))
     assert np.isfinite(predicted).all()
+    for number, fold in enumerate(held_out):
+        assert np.unique(data.pairs[rows[members == number], 0]).tolist() == fold.tolist()
 
 
 def test_all_members_stop_at_the_epoch_that_serves_what_they_hold_out_best() -> None:

@@ -10,6 +10,7 @@ import pytest
 from engine.config import NetworkConfig, StudentConfig
 from engine.errors import InputError, SettingsError
 from engine.kernels.ranks import order_within_targets
+from engine.network.training_set import TrainingSet
 from engine.students import choice as choosing
 from engine.students.choice import choose, prepared
 from tests.students.problems import problem
@@ -124,6 +125,7 @@ def test_who_is_surely_behind_the_cosine_is_never_chosen():
     """The cosine and what leans on it are told apart by little, both from another by much."""
     data, _ = problem("block")
     everything, num_asked = np.ones(len(data.labels), bool), len(data.candidates)
+    fold_of = np.zeros(len(data.labels), np.int64)
     names = ("vectors", "kernel", "cosine")  # the order of preference
     for seed in range(60):
         rng = np.random.default_rng(seed)
@@ -139,9 +141,29 @@ def test_who_is_surely_behind_the_cosine_is_never_chosen():
             "kernel": data.labels + 0.9 * size * own + of_own,
         }
         tried = {
-            name: choosing._Tried(name, "raw", values, *choosing._orders(values, data, everything))
+            name: choosing._Tried(
+                name, "raw", values, fold_of, *choosing._orders(values, fold_of, data, everything)
+            )
             for name, values in guesses.items()
         }
         student = choosing._chosen(list(tried.values()), data, names).student
         by, error = choosing._behind(tried[student], tried["cosine"], data)
         assert by <= choosing._SURELY * error, f"draw {seed}: {student} is behind by {by:.3f}"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_learning_what_a_target_is_worth_is_no_disadvantage(seed):
+    """Few labels for each target, and nothing to learn but targets' worth: no student orders
+    candidates within a target, and none may look worse than the cosine, which learns nothing.
+    """
+    chooser = np.random.default_rng(seed)
+    m, n, each = 100, 200, 16
+    worth = chooser.normal(size=n)
+    pairs = np.array([(c, t) for c in range(m) for t in chooser.permutation(n)[:each]])
+    labels = worth[pairs[:, 1]] + 0.3 * chooser.normal(size=len(pairs))
+    sides = [chooser.normal(size=(rows, 24)).astype(np.float32) for rows in (m, n)]
+    data = TrainingSet(*sides, pairs, labels.astype(np.float32), text_dim=24)
+    settings = StudentConfig(contenders=("kernel", "linear", "cosine"), labels="raw")
+    found = choose(data, settings, NETWORK, seed)
+    assert all(abs(one.within) < 0.1 for one in found.contenders), found.contenders
+    assert found.student != "cosine", "preferred last"
