@@ -111,9 +111,7 @@ class VectorNetworkStudent(PredictedVectors, TrainedStudent):
         cls, data: TrainingSet, settings: StudentConfig, network: NetworkConfig, seed: int
     ) -> tuple[IndexArray, FloatArray, IndexArray]:
         known = cls.training_set(data)
-        rows, vectors, numbers = fit_members(
-            known, cls.training_settings(settings, network), seed
-        )
+        rows, vectors, numbers = fit_members(known, cls.training_settings(settings, network), seed)
         found, members = np.empty_like(known.labels), np.empty(len(known.labels), np.int64)
         found[rows], members[rows] = vectors, numbers
         of_candidates, of_targets = np.split(found, [len(data.candidates)])
