@@ -27,11 +27,11 @@ from benchmarks.fidelity import TEACHERS
 from benchmarks.provenance import ROOT, save
 from benchmarks.small_model import NUM_LAYERS, write_small_model
 from engine.arms import evaluate
-from engine.cluster import connected
 from engine.config import PACKAGED_LANGUAGE_MODEL, Config, ModelConfig, RayConfig, parse_config
 from engine.models.token_counter import TokenCounter
 from engine.progress import say
 from engine.run_directory import read_json
+from engine.runtime.ray_cluster import connected
 
 CORPUS = ROOT.parent / "shared/data/corpus_small.parquet"
 DATASETS = ("alpaca_like", "superni_like")

@@ -26,12 +26,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.provenance import markdown_table, save
 from engine.additions import ADDITION_STAGES, score_new
-from engine.cluster import connected
 from engine.config import Config, RayConfig, parse_config
 from engine.influence import predict_stage
 from engine.pipeline import STAGES, run
 from engine.progress import say
 from engine.run_directory import Artifact, RunDirectory
+from engine.runtime.ray_cluster import connected
 from engine.stage import StageContext
 
 DATA = Path(__file__).resolve().parents[2] / "shared/data"

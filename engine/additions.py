@@ -20,7 +20,6 @@ from typing import Any
 from engine import storage
 from engine.artifact_rows import VectorParts
 from engine.audit import drift
-from engine.cluster import connected, refuse_unseen, run_task
 from engine.config import Config, CorpusConfig, override, parse_config
 from engine.corpus import ingest
 from engine.embedding import embed
@@ -43,6 +42,7 @@ from engine.run_directory import (
     shown,
     write_json,
 )
+from engine.runtime.opening import ExecutorChoice, opened
 from engine.selection import merge, select_stage
 from engine.stage import Stage, StageContext, StageResult
 from engine.teachers import new_rows, score
@@ -51,7 +51,13 @@ from engine.workflow import do_stage, paths_to_see, plan_stages, refuse_other_se
 __all__ = ["ADDITION_STAGES", "headline", "score_new"]
 
 FOLDER, ORIGIN = "additions", "origin.json"
-OWN_SECTIONS = ("corpus", "selection", "drift", "ray")  # of the settings; all others are the run's
+OWN_SECTIONS = (
+    "corpus",
+    "selection",
+    "drift",
+    "ray",
+    "execution",
+)  # of the settings; all others are the run's
 _UNUSED_SECTIONS = ("evaluation", "study")  # no model of theirs is loaded for new rows
 _OWNED = CorpusConfig(path="the subset of the run")  # its vectors are given: nothing reads this
 
@@ -76,7 +82,7 @@ def _embed(context: StageContext) -> StageResult:
     for source in sources_of(context.config.features):
         name = group_of("selected", source)
         path = context.directory / f"{name}-{key}.npy"
-        rows = run_task(_write_selected, *before, group_of("candidates", source), path)
+        rows = context.executor.call(_write_selected, *before, group_of("candidates", source), path)
         result.parts[name] = [finish_part(context.directory, path, rows)]
     return result
 
@@ -205,14 +211,17 @@ def score_new(
     *,
     overrides: Mapping[str, Any] | None = None,
     overwrite: bool = False,
+    executor: ExecutorChoice = None,
 ) -> RunDirectory:
     """Score new rows with the frozen student of a run and select what they add to its subset.
 
     Args:
         run_dir: a finished run with a student.
         corpus: file, directory or glob of the new rows, in the format of the run's corpus.
-        overrides: settings by dotted name, of the sections corpus, selection, drift and ray.
+        overrides: settings by dotted name, of the sections corpus, selection, drift and ray,
+            and execution.
         overwrite: redo an addition that was made with other settings.
+        executor: as of `run`.
 
     Returns the addition's folder: `7-selection/subset.*` is the list of additions, `8-merged` the
     subset with them. By default as large a share of the new rows is selected as of the old ones, at
@@ -237,10 +246,10 @@ def score_new(
             say(f"done before: {directory}")
             return directory
         try:
-            with connected(config.ray):
-                refuse_unseen(paths_to_see(config, directory))
+            with opened(config, executor) as working:
+                working.refuse_unseen(paths_to_see(config, directory))
                 for plan in plans:
-                    do_stage(plan, config, directory, ADDITION_STAGES, given)
+                    do_stage(plan, config, directory, ADDITION_STAGES, working, given)
         except EngineError:  # rows of no use leave no trace
             if directory.artifact(ADDITION_STAGES[0].directory) is None:
                 discard(directory.path)

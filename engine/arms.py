@@ -25,7 +25,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from engine.artifact_rows import TableParts, VectorParts, id_hashes
-from engine.cluster import connected, run_task
 from engine.config import (
     ArmKind,
     Config,
@@ -44,6 +43,8 @@ from engine.models.resolve import model_identity
 from engine.pipeline import STAGES, run, stages_of
 from engine.progress import say
 from engine.run_directory import Artifact, RunDirectory, atomic_path, digest, finish_part
+from engine.runtime.executor import Executor
+from engine.runtime.opening import ExecutorChoice, opened
 from engine.selection import baselines
 from engine.selection.prepare import num_to_select
 from engine.stage import Stage, StageContext, StageResult
@@ -130,7 +131,11 @@ def _reader(config: Config, teachers: Sequence[TeacherConfig]) -> TeacherConfig:
 
 
 def evaluate(
-    config: Config | Path | str, *, run_dir: Path | str | None = None, overwrite: bool = False
+    config: Config | Path | str,
+    *,
+    run_dir: Path | str | None = None,
+    overwrite: bool = False,
+    executor: ExecutorChoice = None,
 ) -> RunDirectory:
     """Select with every arm, train and show, answer, grade, compare; returns RUN/evaluation.
 
@@ -138,6 +143,7 @@ def evaluate(
         config: settings with an `evaluation` section, or the YAML file that holds them.
         run_dir: in place of the config's.
         overwrite: redo what was made with other settings, instead of stopping.
+        executor: as of `run`.
 
     May be killed at any moment and started again. Cost: each teacher asked about everything (once,
     whatever number of seeds), one training per arm and seed, one pass over each prompt and its
@@ -152,18 +158,18 @@ def evaluate(
     _refuse_baselines(config)
     for arm in arms_of(config):
         _settings_of(config, arm)  # what suits no teacher is told before any is asked
-    with connected(config.ray):
-        base = run(config, run_dir=run_dir, until="embed", overwrite=overwrite)
+    with opened(config, executor) as working:
+        base = run(config, run_dir=run_dir, until="embed", overwrite=overwrite, executor=working)
         directory = RunDirectory(base.path / FOLDER)
         with directory.lock():
-            subsets = _Subsets(config, base, directory, overwrite)
+            subsets = _Subsets(config, base, directory, overwrite, working)
             cells, given = _cells(config, subsets)
             given |= subsets.shared
             stages = _stages(cells, tuple(given), subsets.trusted, arms_of(config))
             plans = list(plan_stages(stages, config, directory, given))
             refuse_other_settings(plans, directory, overwrite)
             for plan in plans:
-                do_stage(plan, config, directory, stages, given)
+                do_stage(plan, config, directory, stages, working, given)
     return directory
 
 
@@ -205,9 +211,15 @@ class _Subsets:
     """Makes the subset of an arm and seed, from the artifacts that all share."""
 
     def __init__(
-        self, config: Config, base: RunDirectory, directory: RunDirectory, overwrite: bool
+        self,
+        config: Config,
+        base: RunDirectory,
+        directory: RunDirectory,
+        overwrite: bool,
+        executor: Executor,
     ) -> None:
         self._config, self._directory, self._overwrite = config, directory, overwrite
+        self._executor = executor
         self.trusted: dict[str, list[bool]] = {}  # of the networks, by arm, one for each seed
         self.shared: dict[str, Artifact] = {}
         for stage in STAGES:
@@ -250,7 +262,7 @@ class _Subsets:
         refuse_other_settings(plans, place, self._overwrite)
         for plan in plans:
             settings = config if plan.stage.name == "score" else seeded
-            do_stage(plan, settings, place, stages, given)
+            do_stage(plan, settings, place, stages, self._executor, given)
         if arm.kind == "network":
             fit = _finished(place, next(stage for stage in stages if stage.name == "fit"))
             self.trusted.setdefault(arm.name, []).append(bool(fit.counts["trusted"]))
@@ -304,7 +316,7 @@ class _Subsets:
     ) -> Artifact:
         (plan,) = plan_stages([stage], config, place, given)
         refuse_other_settings([plan], place, self._overwrite)
-        do_stage(plan, config, place, [stage], given)
+        do_stage(plan, config, place, [stage], self._executor, given)
         return _finished(place, stage)
 
 
@@ -333,7 +345,7 @@ def _finished(place: RunDirectory, stage: Stage) -> Artifact:
 
 def _draw(context: StageContext, kind: str, count: int) -> StageResult:
     path = context.directory / "ranking.parquet"
-    run_task(_write_draw, dict(context.inputs), context.config, kind, count, path)
+    context.executor.call(_write_draw, dict(context.inputs), context.config, kind, count, path)
     return StageResult(
         parts={"ranking": [finish_part(context.directory, path, count)]},
         counts={"selected": count},

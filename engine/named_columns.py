@@ -9,22 +9,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.artifact_rows import TableParts, target_side
-from engine.cluster import run_task
 from engine.config import Config
 from engine.errors import SettingsError
 from engine.run_directory import Artifact
+from engine.runtime.executor import Executor
 from engine.spelling import meant
 
 __all__ = ["refuse_unknown_columns", "subtasks_of"]
 
 
-def refuse_unknown_columns(config: Config, corpus: Artifact) -> None:
+def refuse_unknown_columns(config: Config, corpus: Artifact, executor: Executor) -> None:
     """Raise SettingsError for a setting that names a column which no row of its side has.
 
     Reads rows until one has the column, all of them only where none has.
     """
     for setting, group, column in _named(config, corpus):
-        problem = run_task(_problem, corpus, group, column)
+        problem = executor.call(_problem, corpus, group, column)
         if problem is not None:
             raise SettingsError(f"{setting}: {problem}")
 

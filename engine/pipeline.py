@@ -17,7 +17,6 @@ from pathlib import Path
 
 from engine import storage
 from engine.audit.verdict import Look
-from engine.cluster import connected, refuse_unseen
 from engine.config import Config, load_config
 from engine.corpus import ingest
 from engine.embedding import embed
@@ -27,6 +26,8 @@ from engine.named_columns import refuse_unknown_columns
 from engine.progress import say
 from engine.report import report
 from engine.run_directory import CONFIG, Artifact, RunDirectory, discard, read_json, write_json
+from engine.runtime.executor import Executor
+from engine.runtime.opening import ExecutorChoice, opened
 from engine.selection import select_stage
 from engine.spelling import meant
 from engine.stage import Stage
@@ -38,6 +39,8 @@ from engine.teachers.teacher import teacher_class
 from engine.workflow import Plan, do_stage, paths_to_see, plan_stages, refuse_other_settings
 
 __all__ = ["STAGES", "run", "stages_of"]
+
+SMALL = 1_000  # rows that one process has done before Ray has started all of its own
 
 Stages = tuple[Stage, ...]
 Attempt = tuple[Config, Stages]
@@ -157,6 +160,7 @@ def run(
     run_dir: Path | str | None = None,
     until: str | None = None,
     overwrite: bool = False,
+    executor: ExecutorChoice = None,
 ) -> RunDirectory:
     """Do everything that is missing in the run directory, in order; returns the directory.
 
@@ -165,6 +169,7 @@ def run(
         run_dir: in place of the config's.
         until: name of the last stage to do.
         overwrite: redo stages that were made with other settings, instead of stopping.
+        executor: "ray", "local", or one that is there; default: `execution` of the settings.
 
     Raises EngineError for what the user can act on. May be killed at any moment and started
     again: what was finished, every teacher answer among it, is kept and gives the same bytes.
@@ -182,25 +187,36 @@ def run(
         say(f"all of {', '.join(plan.stage.name for plan in plans)} done before in {directory}")
         _check_gate(config, directory)
         return directory
-    with _fresh_is_removed(directory), directory.lock(), connected(config.ray):
-        refuse_unseen(paths_to_see(config, directory))
+    with (
+        _fresh_is_removed(directory),
+        directory.lock(),
+        opened(config, executor) as working,
+    ):
+        working.refuse_unseen(paths_to_see(config, directory))
         write_json(directory.path / CONFIG, config.model_dump(mode="json"))
         for number in range(first, len(attempts)):
             is_last = number + 1 == len(attempts)
-            if _do_all(*attempts[number], directory, is_last):
+            if _do_all(*attempts[number], directory, is_last, working):
                 break
     return directory
 
 
-def _do_all(config: Config, stages: Stages, directory: RunDirectory, is_last: bool) -> bool:
+def _do_all(
+    config: Config,
+    stages: Stages,
+    directory: RunDirectory,
+    is_last: bool,
+    executor: Executor,
+) -> bool:
     """All stages in order; False, after the fit, when the teacher should be asked about more."""
     for plan in list(plan_stages(stages, config, directory)):
-        do_stage(plan, config, directory, stages_of(config))
+        do_stage(plan, config, directory, stages_of(config), executor)
         if plan.stage.name == "ingest":
             corpus = _corpus(directory)
-            refuse_unknown_columns(config, corpus)
+            refuse_unknown_columns(config, corpus, executor)
             second_look.refuse_too_many(config, corpus.counts["candidates"])
-            sample.refuse_useless_scores(config, corpus)
+            sample.refuse_useless_scores(config, corpus, executor)
+            _tell_small(corpus, executor)
         if plan.stage.name != "fit":
             continue
         if not (is_last or _is_trusted(directory)):
@@ -209,6 +225,13 @@ def _do_all(config: Config, stages: Stages, directory: RunDirectory, is_last: bo
             return False
         _check_gate(config, directory)
     return True
+
+
+def _tell_small(corpus: Artifact, executor: Executor) -> None:
+    """Where starting Ray takes longer than it saves."""
+    rows = corpus.counts["candidates"] + corpus.counts.get("targets", 0)
+    if executor.was_started_here and rows <= SMALL:
+        say(f"  {rows:,} rows need no Ray: --execution local is done sooner, with the same result")
 
 
 def _refuse_student(config: Config) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,8 +9,9 @@ from typing import Any
 
 from engine.config import Config, Execution, Section
 from engine.run_directory import Artifact, Part
+from engine.runtime.executor import Executor
 
-__all__ = ["Stage", "StageContext", "StageResult", "Stopwatch", "settings_of"]
+__all__ = ["Stage", "StageContext", "StageResult", "settings_of"]
 
 
 @dataclass(frozen=True)
@@ -22,11 +22,13 @@ class StageContext:
         config: all settings; a stage reads its own sections.
         directory: the stage's folder, which may hold parts of an interrupted run.
         inputs: the finished artifacts of the stages it reads, by stage name.
+        executor: who does its work.
     """
 
     config: Config
     directory: Path
     inputs: Mapping[str, Artifact]
+    executor: Executor
 
 
 @dataclass
@@ -92,16 +94,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, tuple | list):
         return [_plain(item) for item in value]
     return value
-
-
-class Stopwatch:
-    """Wall and CPU seconds of a piece of work, for its usage record."""
-
-    def __init__(self) -> None:
-        self._wall, self._cpu = time.perf_counter(), time.process_time()
-
-    def usage(self) -> dict[str, float]:
-        return {
-            "seconds": time.perf_counter() - self._wall,
-            "cpu_seconds": time.process_time() - self._cpu,
-        }

@@ -18,6 +18,7 @@ from engine.config import Config, GivenConfig
 from engine.errors import RunDirectoryError
 from engine.progress import in_stage, say
 from engine.run_directory import Artifact, RunDirectory, digest, disk_problems_told
+from engine.runtime.executor import Executor
 from engine.stage import Stage, StageContext, StageResult, settings_of
 
 __all__ = ["Plan", "do_stage", "paths_to_see", "plan_stages", "refuse_other_settings"]
@@ -117,6 +118,7 @@ def do_stage(
     config: Config,
     directory: RunDirectory,
     stages: Sequence[Stage],
+    executor: Executor,
     given: Mapping[str, Artifact] | None = None,
 ) -> None:
     """Run a stage that is not done and write its manifest."""
@@ -127,7 +129,7 @@ def do_stage(
             return
         say(f"{stage.name} ...", "stage_started")
         started = time.perf_counter()
-        result = _run(stage, config, directory, stages, given or {})
+        result = _run(stage, config, directory, stages, executor, given or {})
         seconds = time.perf_counter() - started
         directory.commit(stage.directory, _manifest(plan, config, result, seconds))
         text = f"{stage.name}: {_summary(result)} in {seconds:.1f} s"
@@ -139,6 +141,7 @@ def _run(
     config: Config,
     directory: RunDirectory,
     stages: Sequence[Stage],
+    executor: Executor,
     given: Mapping[str, Artifact],
 ) -> StageResult:
     inputs = dict(given)
@@ -147,7 +150,7 @@ def _run(
             artifact = directory.artifact(other.directory)
             assert artifact is not None, f"{stage.name} reads {other.name}, which is not finished"
             inputs[other.name] = artifact
-    context = StageContext(config, directory.reopen(stage.directory), inputs)
+    context = StageContext(config, directory.reopen(stage.directory), inputs, executor)
     with disk_problems_told(context.directory):
         return stage.run(context)
 

@@ -32,6 +32,7 @@ def make_small_job(folder: Path) -> dict:
     encoder = build_tiny_encoder(folder / "encoder")
     language_model = build_tiny_language_model(folder / "lm")
     return {
+        "execution": "local",
         "corpus": {"path": str(folder / "corpus.jsonl")},
         "target": {"path": str(folder / "target.jsonl")},
         "embedding": {"model": {"path": str(encoder)}},

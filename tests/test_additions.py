@@ -16,13 +16,7 @@ from engine.influence.predict import predict_influence
 from engine.network.influence_network import InfluenceNetwork
 from engine.pipeline import run
 from engine.selection.select import select
-from tests.in_process import replace_ray
 from tests.small_job import write_rows
-
-
-@pytest.fixture(autouse=True)
-def in_process(monkeypatch):
-    replace_ray(monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -38,9 +32,7 @@ def old(small_job, tmp_path_factory):
         "selection": {"budget": 4},
         "run_dir": str(folder / "run"),
     }
-    with pytest.MonkeyPatch.context() as patch:
-        replace_ray(patch)
-        directory = run(parse_config(job), until="select")
+    directory = run(parse_config(job), until="select")
     write_rows(folder / "new.jsonl", 50, 9, "n")
     return directory, folder, job
 
@@ -79,13 +71,14 @@ def test_the_influence_is_that_of_a_run_over_old_and_new_rows_with_the_same_netw
     whole = run(config, until="embed")
     # all pairs of all rows, by the frozen network, in the units of the run
     from engine.influence import predict_stage
+    from engine.runtime.local import LocalExecutor
     from engine.stage import StageContext
 
     inputs = {stage: directory.artifact(name) for stage, name in FOLDERS.items()}
     inputs |= {"ingest": whole.artifact("1-corpus"), "embed": whole.artifact("2-embeddings")}
     rerun = whole.path / "6-influence"
     rerun.mkdir()
-    result = predict_stage.run(StageContext(config, rerun, inputs))
+    result = predict_stage.run(StageContext(config, rerun, inputs, LocalExecutor()))
     again = np.concatenate([np.load(rerun / part.path) for part in result.parts["dense"]])
     mine = joined(added.artifact("6-influence"), "dense")
     # the encoder rounds a row a little differently in other company; the network does not

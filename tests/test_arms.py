@@ -10,7 +10,6 @@ import pytest
 from engine.arms import arms_of, evaluate
 from engine.config import parse_config
 from engine.errors import RunDirectoryError, SettingsError
-from tests.in_process import replace_ray
 from tests.small_job import write_rows
 
 
@@ -52,14 +51,11 @@ def settings(small_job, tmp_path_factory):
 @pytest.fixture(scope="module")
 def directory(settings):
     """The evaluation, done once."""
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        replace_ray(monkeypatch)
-        return evaluate(parse_config(settings))
+    return evaluate(parse_config(settings))
 
 
 @pytest.fixture
 def job(settings, monkeypatch):
-    replace_ray(monkeypatch)
     return copy.deepcopy(settings)
 
 

@@ -21,7 +21,6 @@ from engine.pipeline import run
 from engine.progress import say
 from engine.run_directory import RunDirectory
 from engine.selection.explain import explain
-from tests.in_process import replace_ray
 from tests.small_job import WORDS, write_rows
 
 MARK = "ZqMARK"  # in all that a stranger chose
@@ -111,7 +110,6 @@ def hostile_run(small_job, tmp_path_factory):
     }
     before = files_in(outside)
     with pytest.MonkeyPatch.context() as patch:
-        replace_ray(patch)
         patch.chdir(outside / "cwd")
         patch.setenv("HOME", str(outside / "home"))
         directory = run(parse_config(job))
@@ -213,7 +211,6 @@ def test_explaining_them_is_fit_for_a_terminal(hostile_run, capsys):
     ],
 )
 def test_an_error_about_a_row_is_fit_for_a_terminal(small_job, tmp_path, monkeypatch, capsys, row):
-    replace_ray(monkeypatch)
     path = tmp_path / f"{MARK}\x1b[31m\u202e.jsonl"
     path.write_text(json.dumps(row) + "\n")
     corpus = {"path": str(path), "on_bad_row": "stop"}

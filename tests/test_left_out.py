@@ -5,48 +5,41 @@ import pyarrow.parquet as pq
 import pytest
 
 from engine.config import parse_config
-from engine.crashes import CRASHED
 from engine.pipeline import run
-from engine.run_directory import finish_part, finished_part, read_json
+from engine.run_directory import finish_part, read_json
+from engine.runtime.crashes import CRASHED
+from engine.runtime.local import LocalExecutor
 from engine.selection.explain import explain
-from tests import in_process
 
 BAD = 3  # the row, which is in the first part of everything
 
 
-def crashing(workers):
-    """`run_partitions` as after some row of the first piece of each of these workers crashed."""
+class Crashing(LocalExecutor):
+    """As after some row of the first piece of each of these workers crashed: {name: row}."""
 
-    def run_partitions(partitions, root, worker, worker_args, **rest):
-        made, parts, position = None, [], workers.get(worker.__name__)
-        for number, partition in enumerate(partitions):
+    def __init__(self, rows):
+        self._rows = rows
+
+    def _do(self, pending, root, worker, worker_args, execution, threads):
+        made, row = worker(**worker_args), self._rows.get(worker.__name__)
+        for number, partition in enumerate(pending):
+            left_out, payload = [], partition.payload
+            if row is not None and not number:
+                assert row < made.num_rows(payload)
+                made.try_row(payload, row)
+                left_out = [row]
+                payload = {**payload, "left_out": left_out}
             path = root / partition.path
-            made = made or worker(**worker_args)
-            left_out = [] if position is None or number else [position]
-            if left_out:
-                assert position < made.num_rows(partition.payload)
-                made.try_row(partition.payload, position)
-            payload = {**partition.payload, **({"left_out": left_out} if left_out else {})}
-            part = finished_part(path)
-            if part is None:
-                rows, usage = made.write(payload, path)
-                part = finish_part(
-                    root, path, rows, {**usage, "seconds": 1.0, "cpu_seconds": 1.0}, left_out
-                )
-            parts.append(part)
-        return parts
-
-    return run_partitions
+            rows, usage = made.write(payload, path)
+            usage = {**usage, "seconds": 1.0, "cpu_seconds": 1.0}
+            yield finish_part(root, path, rows, usage, left_out), partition.units
 
 
 @pytest.fixture
-def run_with(small_job, tmp_path, monkeypatch):
+def run_with(small_job, tmp_path):
     def go(workers, **sections):
-        replacements = {**in_process.REPLACEMENTS, "run_partitions": crashing(workers)}
-        monkeypatch.setattr(in_process, "REPLACEMENTS", replacements)
-        in_process.replace_ray(monkeypatch)
         values = {**small_job, "report": {}, **sections}
-        return run(parse_config(values), run_dir=tmp_path / "run")
+        return run(parse_config(values), run_dir=tmp_path / "run", executor=Crashing(workers))
 
     return go
 

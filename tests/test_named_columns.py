@@ -8,13 +8,11 @@ import pytest
 from engine.config import parse_config
 from engine.errors import SettingsError
 from engine.pipeline import run
-from tests.in_process import replace_ray
 
 
 @pytest.fixture
 def ingested(small_job, tmp_path, monkeypatch):
     """Run with some settings changed; the names of the folders that are left."""
-    replace_ray(monkeypatch)
 
     def ingest(until="ingest", **sections):
         changed = {name: {**small_job.get(name, {}), **more} for name, more in sections.items()}

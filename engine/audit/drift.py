@@ -16,7 +16,6 @@ import numpy as np
 
 from engine.artifact_rows import VectorParts
 from engine.audit.audit import Labels, audit, labels_of
-from engine.cluster import run_task
 from engine.config import Config
 from engine.kernels.arrays import DoubleArray, FloatArray, IndexArray
 from engine.run_directory import Artifact, finish_part, read_json, save_array, write_json
@@ -32,7 +31,7 @@ FAR = 0.95  # quantile of their distances beyond which a row is far
 def run(context: StageContext) -> StageResult:
     """Write drift.json, with the verdict and what it rests on, and every new row's distance."""
     path, distances = context.directory / "drift.json", context.directory / "distances.npy"
-    counts = run_task(_judge, context, path, distances)
+    counts = context.executor.call(_judge, context, path, distances)
     return StageResult(
         parts={
             "drift": [finish_part(context.directory, path, 1)],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -74,6 +74,11 @@ class Config(Section):
 
     run_dir: str = Field(
         "runs/default", description="where the artifacts go: a path that all nodes see, or s3://..."
+    )
+    execution: Literal["ray", "local"] = Field(
+        "ray",
+        description="who works: Ray, here or on a cluster, or this process alone, which starts "
+        "nothing and suits a few thousand rows; the same bytes either way",
     )
     seed: int = Field(0, description="of samples, first weights and ties")
     corpus: CorpusConfig = Field(description="the rows to select from")

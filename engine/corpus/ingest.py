@@ -18,8 +18,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from engine import storage
-from engine.actors import Partition, run_partitions
-from engine.cluster import run_task
 from engine.config import Config, CorpusConfig, Execution
 from engine.corpus.duplicates import find_duplicates, rows_at
 from engine.corpus.hub_datasets import dataset_identity
@@ -36,6 +34,7 @@ from engine.run_directory import (
     read_table,
     total_usage,
 )
+from engine.runtime.executor import Executor, Partition
 from engine.stage import StageContext, StageResult
 
 __all__ = ["identity", "run"]
@@ -82,8 +81,8 @@ def run(context: StageContext) -> StageResult:
     sources = {name: (config, list_slices(config)) for name, config in configs.items()}
     known = context.inputs.get("known")  # the corpus of the run that these are new rows for
     before = [] if known is None else [known.directory / p.path for p in known.parts("candidates")]
-    sides = _parse(root, sources, before)
-    kept = lay_out(root, sides)
+    sides = _parse(context.executor, root, sources, before)
+    kept = lay_out(context.executor, root, sides)
     result = StageResult(
         parts={**kept, "quarantine": []},
         columns={
@@ -97,7 +96,7 @@ def run(context: StageContext) -> StageResult:
     result.usage = {name: total[name] for name in ("seconds", "cpu_seconds")}
     for side in sides:
         path = root / "quarantine" / f"{side.name}.parquet"
-        rejected = run_task(_write_quarantine, side, path)
+        rejected = context.executor.call(_write_quarantine, side, path)
         result.parts["quarantine"].append(finish_part(root, path, rejected))
         num_dropped = sum(map(len, side.dropped.values()))
         result.counts |= {
@@ -114,6 +113,7 @@ def run(context: StageContext) -> StageResult:
 
 
 def _parse(
+    executor: Executor,
     root: Path,
     sources: Mapping[str, tuple[CorpusConfig, list[SourceSlice]]],
     known: Sequence[Path],
@@ -123,7 +123,7 @@ def _parse(
     Candidates with an id of the tables `known` are dropped.
     """
     partitions = {name: _parse_partitions(name, *source) for name, source in sources.items()}
-    parts = run_partitions(
+    parts = executor.map(
         [partition for group in partitions.values() for partition in group],
         root,
         ParseWorker,
@@ -139,7 +139,7 @@ def _parse(
         offsets = line_offsets(slices, [int(part.usage["lines"]) for part in own])
         duplicates = root / f"duplicates-{name}.parquet"
         before = known if name == "candidates" else ()
-        dropped = run_task(find_duplicates, files, offsets, duplicates, before)
+        dropped = executor.call(find_duplicates, files, offsets, duplicates, before)
         side = Side(name, config, files, own, offsets, duplicates, dropped)
         _check(side)
         sides.append(side)

@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from engine.actors import Partition, PartitionWorker, run_partitions
 from engine.config import Execution
 from engine.corpus.tables import ROWS, Side
 from engine.run_directory import Part, atomic_path, digest, read_table
+from engine.runtime.executor import Executor, Partition, PartitionWorker
 
 __all__ = ["lay_out"]
 
@@ -22,10 +22,10 @@ PARTS_AIMED_AT = 256
 SMALLEST_PART, LARGEST_PART = 256, 16384
 
 
-def lay_out(root: Path, sides: Sequence[Side]) -> dict[str, list[Part]]:
+def lay_out(executor: Executor, root: Path, sides: Sequence[Side]) -> dict[str, list[Part]]:
     """Write what is left in parts of equal size, all sides on one pool."""
     partitions = {side.name: _lay_out_partitions(side) for side in sides}
-    parts = run_partitions(
+    parts = executor.map(
         [partition for group in partitions.values() for partition in group],
         root,
         LayOutWorker,

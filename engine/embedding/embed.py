@@ -15,11 +15,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from engine.actors import Partition, PartitionWorker, run_partitions
 from engine.artifact_rows import EXAMPLE_COLUMNS, TableParts
-from engine.cluster import run_task
 from engine.config import Config, ModelConfig, TeacherConfig
-from engine.crashes import CRASHED
 from engine.example import ANSWER_MARK, Example
 from engine.features.feature import sources_of, text_lengths
 from engine.features.rows import group_of
@@ -39,6 +36,8 @@ from engine.run_directory import (
     save_array,
     total_usage,
 )
+from engine.runtime.crashes import CRASHED
+from engine.runtime.executor import Partition, PartitionWorker
 from engine.stage import StageContext, StageResult
 
 __all__ = ["identity", "run"]
@@ -165,7 +164,7 @@ def run(context: StageContext) -> StageResult:
     embedded = {group: some for group, some in partitions.items() if group not in read}
     groups = _grouped(
         embedded,
-        run_partitions(
+        context.executor.map(
             [partition for group in embedded.values() for partition in group],
             context.directory,
             EmbedWorker,
@@ -183,7 +182,7 @@ def run(context: StageContext) -> StageResult:
     if read:
         groups |= _grouped(
             read,
-            run_partitions(
+            context.executor.map(
                 [partition for group in read.values() for partition in group],
                 context.directory,
                 ReadingWorker,
@@ -202,7 +201,7 @@ def run(context: StageContext) -> StageResult:
     crashing = {side: _crashing(groups, side) for side in sides}
     if any(any(rows) for rows in crashing.values()):
         path = context.directory / "quarantine.parquet"
-        num = run_task(_write_quarantine, context.inputs["ingest"], crashing, path)
+        num = context.executor.call(_write_quarantine, context.inputs["ingest"], crashing, path)
         groups["quarantine"] = [finish_part(context.directory, path, num)]
     return StageResult(
         parts=groups,

@@ -17,9 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from engine.actors import Partition, PartitionWorker, run_partitions
 from engine.artifact_rows import TableParts, VectorParts
-from engine.cluster import run_task
 from engine.config import Config, EvaluationConfig
 from engine.evaluation.cells import Cell, Method, subset_rows
 from engine.evaluation.fine_tune import trained_model
@@ -41,6 +39,7 @@ from engine.run_directory import (
     total_usage,
     write_json,
 )
+from engine.runtime.executor import Partition, PartitionWorker
 from engine.stage import StageContext, StageResult
 
 __all__ = ["AnswerWorker", "nearest_rows", "run"]
@@ -66,19 +65,21 @@ def run(context: StageContext, cells: Sequence[Cell]) -> StageResult:
     assert settings is not None
     inputs = dict(context.inputs)
     if "icl" in settings.methods:
-        run_task(_embed_queries, config, inputs, root, threads=config.embedding.model.threads)
+        context.executor.call(
+            _embed_queries, config, inputs, root, threads=config.embedding.model.threads
+        )
     found: dict[str, list[dict[str, Any]]] = {}
     parts: dict[str, Part] = {}
     for method in settings.methods:
         mine = [cell for cell in cells if cell.method == method]
-        pieces = run_task(_plan, config, inputs, root, mine)
+        pieces = context.executor.call(_plan, config, inputs, root, mine)
         found |= pieces
         payloads = {p["path"]: p for piece in pieces.values() for p in piece}
         partitions = [
             Partition(path, payload["rows"], {k: v for k, v in payload.items() if k != "path"})
             for path, payload in payloads.items()
         ]
-        made = run_partitions(
+        made = context.executor.map(
             partitions,
             root,
             AnswerWorker,

@@ -17,8 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import ray.train
-import ray.train.torch
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -26,7 +24,6 @@ from torch import Tensor
 
 from engine import storage
 from engine.artifact_rows import TableParts
-from engine.cluster import cpu_resources, run_task, storage_of, training_failures_told
 from engine.config import Config, EvaluationConfig, ModelConfig
 from engine.errors import EngineError, InputError
 from engine.evaluation.cells import Cell, subset_rows
@@ -46,14 +43,13 @@ from engine.run_directory import (
     total_usage,
     write_json,
 )
-from engine.stage import StageContext, StageResult, Stopwatch
+from engine.runtime.executor import Executor, Team, Training
+from engine.stage import StageContext, StageResult
+from engine.stopwatch import Stopwatch
 
-__all__ = ["TrainingJob", "fine_tune_on_ray", "run", "train_adapters", "trained_model"]
+__all__ = ["TrainingJob", "fine_tune", "run", "train_adapters", "trained_model"]
 
 STEPS_PER_CHECKPOINT = 50
-MAX_FAILURES = 3
-# As for the fit: a worker, the controller and a driver fit on two CPUs.
-_CPUS_PER_WORKER = 0.5
 _STEP = "step"
 
 
@@ -79,11 +75,16 @@ def run(context: StageContext, cells: Sequence[Cell]) -> StageResult:
     config, root = context.config, context.directory
     assert config.evaluation is not None
     trained = [cell for cell in cells if cell.method == "qlora" and cell.subset is not None]
-    jobs = run_task(_plan, config, dict(context.inputs), trained)
+    jobs = context.executor.call(_plan, config, dict(context.inputs), trained)
     pending = {job.path: job for job in jobs.values() if finished_part(root / job.path) is None}
     if pending:
-        fine_tune_on_ray(
-            list(pending.values()), config.evaluation, dict(context.inputs), root, _name(pending)
+        fine_tune(
+            context.executor,
+            list(pending.values()),
+            config.evaluation,
+            dict(context.inputs),
+            root,
+            _name(pending),
         )
     paths = sorted({job.path for job in jobs.values()})
     parts = [part for path in paths if (part := finished_part(root / path)) is not None]
@@ -250,47 +251,40 @@ def _restore(path: Path, model: LoraModel, optimizer: torch.optim.Adam) -> int:
     return step
 
 
-# --- Ray Train -----------------------------------------------------------------------------------
+# --- by workers -----------------------------------------------------------------------------------
 
 
-def fine_tune_on_ray(
+def fine_tune(
+    executor: Executor,
     jobs: Sequence[TrainingJob],
     settings: EvaluationConfig,
     inputs: Mapping[str, Artifact],
     root: Path,
     name: str,
 ) -> None:
-    """Train the adapters as a Ray Train job; files say what is finished, also after a crash.
+    """Train the adapters by workers; files say what is finished, also after a crash.
 
     A worker group that dies is restarted up to 3 times and goes on from the files. Raises what
     `train_adapters` raises.
     """
     execution = settings.qlora.execution
-    num_workers = min(execution.max_actors or 1, len(jobs))
-    resources: dict[str, float] = {"CPU": _CPUS_PER_WORKER}
-    resources |= {"GPU": execution.num_gpus} if execution.num_gpus else cpu_resources()
-    trainer = ray.train.torch.TorchTrainer(
-        _train_loop,
-        train_loop_config={
-            "jobs": [asdict(job) for job in jobs],
-            "settings": settings.model_dump(mode="json"),
-            "inputs": {name: str(artifact.directory) for name, artifact in inputs.items()},
-            "root": str(root),
-        },
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=num_workers,
-            use_gpu=execution.num_gpus > 0,
-            resources_per_worker=resources,
-        ),
-        run_config=ray.train.RunConfig(
+    executor.train(
+        Training(
+            "a training",
+            _train_loop,
+            {
+                "jobs": [asdict(job) for job in jobs],
+                "evaluation": settings.model_dump(mode="json"),
+                "inputs": {name: str(artifact.directory) for name, artifact in inputs.items()},
+                "root": str(root),
+            },
+            num_workers=min(execution.max_actors or 1, len(jobs)),
+            num_gpus=execution.num_gpus,
+            together=False,
+            storage_path=root / "ray-train",
             name=name,
-            **storage_of(root / "ray-train"),
-            failure_config=ray.train.FailureConfig(max_failures=MAX_FAILURES),
-            logging_config=ray.train.LoggingConfig(log_level="ERROR"),
-        ),
+        )
     )
-    with training_failures_told("a training"):
-        trainer.fit()
     failures = [path for path in storage.files_in(root) if path.match("failed-*.json")]
     if failures:
         sentence = read_json(failures[0])
@@ -307,17 +301,16 @@ def _share(jobs: Sequence[TrainingJob], num_workers: int) -> list[list[TrainingJ
     return shares
 
 
-def _train_loop(config: dict[str, Any]) -> None:
-    """What every Ray Train worker runs: its share of the adapters."""
-    context = ray.train.get_context()
-    rank, num_workers = context.get_world_rank(), context.get_world_size()
-    settings = EvaluationConfig.model_validate(config["settings"])
+def _train_loop(config: dict[str, Any], team: Team) -> dict[str, Any]:
+    """What every worker runs: its share of the adapters."""
+    settings = EvaluationConfig.model_validate(config["evaluation"])
     jobs = [TrainingJob(**job) for job in config["jobs"]]
-    jobs = _share(jobs, num_workers)[rank]
+    jobs = _share(jobs, team.size)[team.rank]
     inputs = {name: Artifact(Path(path)) for name, path in config["inputs"].items()}
     root = Path(config["root"])
     try:
         train_adapters(jobs, settings, inputs, root)
     except EngineError as error:
         # raised, it would only be tried three times more
-        write_json(root / f"failed-{rank}.json", str(error))
+        write_json(root / f"failed-{team.rank}.json", str(error))
+    return {}

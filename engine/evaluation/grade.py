@@ -10,7 +10,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from engine.actors import Partition, PartitionWorker, run_partitions
 from engine.artifact_rows import TableParts
 from engine.config import Config, EvaluationConfig, ModelConfig
 from engine.evaluation.cells import Cell
@@ -32,6 +31,7 @@ from engine.run_directory import (
     total_usage,
     write_json,
 )
+from engine.runtime.executor import Partition, PartitionWorker
 from engine.stage import StageContext, StageResult
 
 __all__ = ["GradeWorker", "run", "similarity_model"]
@@ -79,7 +79,7 @@ def run(context: StageContext, cells: Sequence[Cell]) -> StageResult:
         files[cell.name] = path
         payload = {"answers": [str(answered.directory / name) for name in mine]}
         partitions[path] = Partition(path, num_test, payload)
-    parts = run_partitions(
+    parts = context.executor.map(
         list(partitions.values()),
         root,
         GradeWorker,

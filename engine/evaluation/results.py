@@ -9,7 +9,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from engine.cluster import run_task
 from engine.evaluation import compare
 from engine.evaluation.cells import Cell
 from engine.run_directory import (
@@ -42,8 +41,10 @@ def run(
         order: the arms as the table has them.
     """
     root = context.directory
-    count = run_task(_join, dict(context.inputs), list(cells), root / "answers.parquet")
-    counts = run_task(_compare, context, list(cells), dict(trusted), list(order), root)
+    count = context.executor.call(
+        _join, dict(context.inputs), list(cells), root / "answers.parquet"
+    )
+    counts = context.executor.call(_compare, context, list(cells), dict(trusted), list(order), root)
     files = {"answers": ("answers.parquet", count)}
     files |= {"results": ("results.json", 1), "markdown": ("results.md", 1)}
     return StageResult(

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.actors import PartitionWorker
 from engine.artifact_rows import target_side
 from engine.config import FeatureName
 from engine.features.rows import FeatureRows
@@ -31,6 +30,7 @@ from engine.kernels.product import (
 )
 from engine.kernels.top import Top
 from engine.run_directory import Artifact, load_array, save_array
+from engine.runtime.executor import PartitionWorker
 from engine.students.student import ProductStudent, load_student
 
 __all__ = ["FactorFiles", "FactorPairs", "FactorWorker", "largest_of"]

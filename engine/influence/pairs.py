@@ -22,7 +22,6 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from engine import storage
-from engine.actors import PartitionWorker
 from engine.artifact_rows import target_side
 from engine.config import FeatureName
 from engine.features.rows import FeatureRows
@@ -35,6 +34,7 @@ from engine.kernels.top import RunningTop, Top
 from engine.kernels.units import Units, norm_bound
 from engine.network.influence_network import InfluenceNetwork
 from engine.run_directory import Artifact, atomic_path, load_array, save_array
+from engine.runtime.executor import PartitionWorker
 
 __all__ = [
     "UNIT_ROWS",

@@ -20,9 +20,7 @@ import pyarrow as pa
 import pyarrow.feather
 from numpy.typing import NDArray
 
-from engine.actors import Partition, PartitionWorker, run_partitions
 from engine.artifact_rows import VectorParts, as_lists, target_side
-from engine.cluster import node_cpus, run_task
 from engine.config import FeatureName
 from engine.errors import InputError
 from engine.influence.candidate_index import find_index
@@ -55,7 +53,9 @@ from engine.run_directory import (
     save_array,
     total_usage,
 )
-from engine.stage import StageContext, StageResult, Stopwatch
+from engine.runtime.executor import Executor, Partition, PartitionWorker
+from engine.stage import StageContext, StageResult
+from engine.stopwatch import Stopwatch
 from engine.students.network import NetworkStudent
 from engine.students.student import ProductStudent, load_student
 
@@ -81,13 +81,17 @@ def run(context: StageContext) -> StageResult:
     shape = (num_candidates, num_targets)
     dense = 4 * num_candidates * num_targets <= settings.max_dense_gib * 2**30
     kernel = "dense" if dense else "neighbours"
-    subtasks = run_task(subtasks_of, context.inputs["ingest"], settings.subtask_column, num_targets)
+    subtasks = context.executor.call(
+        subtasks_of, context.inputs["ingest"], settings.subtask_column, num_targets
+    )
     means_path = context.directory / "mean_influence.npy"
     parts: dict[str, list[Part]] = {}
     counts: dict[str, Any] = {"recall": 1.0}
     if context.inputs["sample"].counts["everything"]:
         labels, directory = context.inputs["score"].path("labels"), context.directory
-        usage = run_task(_write_teacher, labels, shape, subtasks, directory, means_path)
+        usage = context.executor.call(
+            _write_teacher, labels, shape, subtasks, directory, means_path
+        )
         parts[kernel] = [
             finish_part(directory, path, min(BLOCK_ROWS, num_candidates - start), {})
             for start, path in _teacher_blocks(directory, num_candidates)
@@ -95,7 +99,10 @@ def run(context: StageContext) -> StageResult:
     else:
         source, parts, told = _source(context, shape)
         counts |= told
-        usage = run_task(_write_means, source, subtasks, means_path, threads=_mean_threads())
+        threads = _mean_threads(context.executor)
+        usage = context.executor.call(
+            _write_means, source, subtasks, means_path, threads, threads=threads
+        )
         if dense:
             parts[kernel] = _dense(context, source, shape)
         else:
@@ -216,7 +223,7 @@ def _source(
     """The source, the parts that were written for it, and what the manifest says of them."""
     fit, embed = context.inputs["fit"], context.inputs["embed"]
     source = Source(fit, embed, context.config.features, shape[1])
-    form = run_task(_form_of, fit.path("student"))
+    form = context.executor.call(_form_of, fit.path("student"))
     if form is None:
         say("  predict: a network of several hidden layers goes pair by pair, far slower")
         return source, {}, {"norm": None}
@@ -232,15 +239,15 @@ def _source(
         found = FactorFiles(
             context.directory, {side: tuple(path for path, _ in own) for side, own in files.items()}
         )
-        told = run_task(largest_of, found)
+        told = context.executor.call(largest_of, found)
         for name in ("largest_candidate", "largest_target"):  # new rows: on the grid of the run's
             told[name] = max(told[name], float(base.get(name, 0.0)))
         grid = Grid.of(told["largest_candidate"], told["largest_target"], int(told["rank"]))
         return replace(source, factors=found, grid=grid), parts, {"norm": None, **told}
-    norm = run_task(norm_of, embed, source.features)
+    norm = context.executor.call(norm_of, embed, source.features)
     norm = max(norm, float(base.get("norm") or 0.0))  # new rows: in the units of the run's
     parts, files = _written(context, "units", sizes, UnitWorker, {**arguments, "norm": norm})
-    num_positive, step = run_task(_signs_and_step, fit.path("student"), norm)
+    num_positive, step = context.executor.call(_signs_and_step, fit.path("student"), norm)
     units = UnitFiles(context.directory, files, num_positive, step)
     return replace(source, units=units), parts, {"norm": norm}
 
@@ -281,15 +288,17 @@ def _written(
     return parts, files
 
 
-def _write_means(source: Source, subtasks: NDArray[np.int64], path: Path) -> dict[str, float]:
+def _write_means(
+    source: Source, subtasks: NDArray[np.int64], path: Path, threads: int
+) -> dict[str, float]:
     watch = Stopwatch()
-    save_array(path, source.pairs().means(subtasks, threads=_mean_threads()))
+    save_array(path, source.pairs().means(subtasks, threads=threads))
     return watch.usage()
 
 
-def _mean_threads() -> int:
+def _mean_threads(executor: Executor) -> int:
     """One task does all means, so it takes a whole node; their bits do not depend on it."""
-    return min(MAX_MEAN_THREADS, node_cpus())
+    return min(MAX_MEAN_THREADS, executor.num_cpus)
 
 
 def _prefilter(
@@ -301,8 +310,8 @@ def _prefilter(
         return source, {}, {}
     name = "pools" if source.units is not None else "index"
     path = context.directory / f"{name}.safetensors"
-    seed, threads = context.config.seed, _mean_threads()
-    found = run_task(
+    seed, threads = context.config.seed, _mean_threads(context.executor)
+    found = context.executor.call(
         _write_prefilter, source, k, settings.recall, seed, threads, path, threads=threads
     )
     if found is None:
@@ -458,7 +467,7 @@ def _blocks(
     worker: type[PartitionWorker],
     worker_settings: dict[str, Any],
 ) -> list[Part]:
-    return run_partitions(
+    return context.executor.map(
         partitions,
         context.directory,
         worker,

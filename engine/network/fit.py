@@ -1,30 +1,23 @@
-"""Fit the InfluenceNetwork: in this process, or on Ray Train for the pipeline.
+"""Fit the InfluenceNetwork: on arrays, or for the pipeline on an executor.
 
-`fit_network` is for notebooks, tests and small label sets; `fit_on_ray` is the same Trainer as a
-Ray Train job with checkpoints, retries and workers on other machines or GPUs. With one worker both
-give the same bytes.
+`fit_network` is for notebooks, tests and small label sets; `train_network` is the same Trainer as a
+training of the executor: on Ray Train with checkpoints, retries and workers on other machines or
+GPUs. With one worker both give the same bytes.
 """
 
 from __future__ import annotations
 
 import contextlib
-import signal
-import tempfile
-import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
-import ray.train
-import ray.train.torch
 import torch
-import torch.distributed
 from numpy.typing import NDArray
 from torch import Tensor
 
-from engine.cluster import cpu_resources, storage_of, training_failures_told
 from engine.config import NetworkConfig
 from engine.errors import SettingsError
 from engine.network.ensemble import EnsembleTrainer
@@ -32,14 +25,12 @@ from engine.network.influence_network import InfluenceNetwork
 from engine.network.training import EpochLoss
 from engine.network.training_set import TrainingSet
 from engine.run_directory import atomic_path
+from engine.runtime.executor import Executor, Team, Training
 
-__all__ = ["FitSummary", "fit_network", "fit_on_ray"]
+__all__ = ["FitSummary", "fit_network", "train_network"]
 
 Array: TypeAlias = NDArray[Any] | Tensor
 
-# Two workers, the controller and a driver fit on 2 CPUs; more would wait for ever.
-CPUS_PER_WORKER = 0.5
-MAX_FAILURES = 3
 # Work at risk between two checkpoints; about 10 s at D = 384.
 STEPS_PER_CHECKPOINT = 5_000
 
@@ -133,7 +124,8 @@ def fit_network(
     return trainer.result()
 
 
-def fit_on_ray(
+def train_network(
+    executor: Executor,
     data_dir: Path,
     output_path: Path,
     settings: NetworkConfig,
@@ -141,114 +133,86 @@ def fit_on_ray(
     storage_path: Path,
     name: str,
 ) -> FitSummary:
-    """Fit as a Ray Train job of `settings.num_workers` workers and write the network.
+    """Fit by `settings.num_workers` workers of the executor and write the network.
 
     Args:
+        executor: who trains: Ray Train, or this process.
         data_dir: where `TrainingSet.save` wrote; every worker's machine must see it.
         output_path: the safetensors file to write, whole or not at all; its directory exists.
         settings: how to fit. A worker takes half a CPU, or a CPU share and
-            `execution.num_gpus` GPUs; gradients travel by gloo, by NCCL from one whole GPU up.
+            `execution.num_gpus` GPUs.
         seed: as for `fit_network`.
-        storage_path, name: where Ray Train keeps its checkpoints. The same two go on with an
-            unfinished fit, so `name` must change with the settings and the data. Nothing is
-            removed; the two newest checkpoints stay.
+        storage_path, name: where checkpoints are kept. The same two go on with an unfinished fit,
+            so `name` must change with the settings and the data. Nothing is removed; the two
+            newest checkpoints stay.
 
-    The same bytes for the same number of workers, also after a worker died: Ray Train restarts the
-    group from the last checkpoint, up to 3 times, then raises EngineError.
-    Raises InputError and SettingsError as `fit_network` does, without retrying.
-    Cost: 15 to 30 s to start the workers, then as `fit_network` divided by the workers.
+    The same bytes for the same number of workers, also after a worker died; with one those of
+    `fit_network`. Raises InputError and SettingsError as that does, without retrying, and
+    EngineError when workers keep dying.
     """
     TrainingSet.open(data_dir).check()
-    use_gpu = settings.execution.num_gpus > 0
-    resources = {"CPU": CPUS_PER_WORKER}
-    resources |= {"GPU": settings.execution.num_gpus} if use_gpu else cpu_resources()
-    # NCCL refuses two workers on one GPU; gloo does not mind.
-    backend = "nccl" if settings.execution.num_gpus >= 1 else "gloo"
-    trainer = ray.train.torch.TorchTrainer(
-        _train_loop,
-        train_loop_config={
-            "data_dir": str(data_dir.absolute()),
-            "output_path": str(output_path.absolute()),
-            "settings": settings.model_dump(mode="json"),
-            "seed": seed,
-        },
-        torch_config=ray.train.torch.TorchConfig(backend=backend),
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=settings.num_workers, use_gpu=use_gpu, resources_per_worker=resources
-        ),
-        run_config=ray.train.RunConfig(
+    outcome = executor.train(
+        Training(
+            "the fit",
+            _train_loop,
+            {
+                "data_dir": str(data_dir.absolute()),
+                "output_path": str(output_path.absolute()),
+                "network": settings.model_dump(mode="json"),
+                "seed": seed,
+            },
+            num_workers=settings.num_workers,
+            num_gpus=settings.execution.num_gpus,
+            together=True,
+            storage_path=storage_path,
             name=name,
-            **storage_of(storage_path),
-            failure_config=ray.train.FailureConfig(max_failures=MAX_FAILURES),
-            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
-            logging_config=ray.train.LoggingConfig(log_level="ERROR"),
-        ),
+        )
     )
-    with _own_interrupt_handler(), training_failures_told("the fit"):
-        outcome = trainer.fit().return_value
     if "error" in outcome:
         raise SettingsError(outcome["error"])
     return FitSummary.from_dict(outcome)
 
 
-def _train_loop(config: dict[str, Any]) -> dict[str, Any]:
-    """What every Ray Train worker runs; rank 0 returns the summary, or {"error": sentence}."""
-    torch.set_num_threads(1)
+def _train_loop(config: dict[str, Any], team: Team) -> dict[str, Any]:
+    """What every worker runs; rank 0 returns the summary, or {"error": sentence}."""
     try:
-        trainer = _worker_trainer(config)
-        _train_and_report(trainer)
+        trainer = EnsembleTrainer(
+            TrainingSet.open(Path(config["data_dir"])),
+            NetworkConfig.model_validate(config["network"]),
+            config["seed"],
+            rank=team.rank,
+            num_workers=team.size,
+            reduce=team.sum if team.size > 1 else None,
+            device=team.device,
+        )
+        _train_and_report(trainer, team)
     except SettingsError as error:
         # All workers meet it at the same point. Raised, it would only be tried three times more.
         return {"error": str(error)}
-    if trainer.rank == 0:
+    if team.rank == 0:
         # Before the report: a report can be lost in a crash, this file cannot.
         with atomic_path(Path(config["output_path"])) as temporary:
             trainer.result().save(temporary)
-    _report(trainer)
+    _report(trainer, team)
     return FitSummary.of(trainer).to_dict()
 
 
-def _train_and_report(trainer: EnsembleTrainer) -> None:
+def _train_and_report(trainer: EnsembleTrainer, team: Team) -> None:
     """Train to the end, from the last checkpoint if there is one; the last report is left out."""
-    checkpoint = ray.train.get_checkpoint()
-    if checkpoint is not None:
-        with checkpoint.as_directory() as directory:
-            trainer.restore(Path(directory))
+    with team.checkpoint() as directory:
+        if directory is not None:
+            trainer.restore(directory)
     epochs_per_report = max(1, STEPS_PER_CHECKPOINT // trainer.num_steps)
     while not trainer.done:
         trainer.train_epoch()
         if not trainer.done and len(trainer.history) % epochs_per_report == 0:
-            _report(trainer)
+            _report(trainer, team)
 
 
-def _worker_trainer(config: Mapping[str, Any]) -> EnsembleTrainer:
-    context = ray.train.get_context()
-    num_workers = context.get_world_size()
-    return EnsembleTrainer(
-        TrainingSet.open(Path(config["data_dir"])),
-        NetworkConfig.model_validate(config["settings"]),
-        config["seed"],
-        rank=context.get_world_rank(),
-        num_workers=num_workers,
-        reduce=_sum_over_workers if num_workers > 1 else None,
-        device=ray.train.torch.get_device(),
-    )
-
-
-def _sum_over_workers(tensor: Tensor) -> Tensor:
-    torch.distributed.all_reduce(tensor)
-    return tensor
-
-
-def _report(trainer: EnsembleTrainer) -> None:
-    """Hand Ray Train a checkpoint; every worker must call it equally often."""
+def _report(trainer: EnsembleTrainer, team: Team) -> None:
+    """How far it is; every worker must call it equally often."""
     metrics = {"epoch": trainer.epochs, **asdict(trainer.history[-1])}
-    if trainer.rank != 0:
-        ray.train.report(metrics)
-        return
-    with tempfile.TemporaryDirectory() as directory:
-        trainer.save(Path(directory))
-        ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(directory))
+    team.report(metrics, trainer.save if team.rank == 0 else None)
 
 
 def _as_numpy(values: Array) -> NDArray[Any]:
@@ -264,16 +228,3 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-@contextlib.contextmanager
-def _own_interrupt_handler() -> Iterator[None]:
-    """Put the caller's Ctrl-C handler back afterwards; Ray Train installs one and leaves it."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.getsignal(signal.SIGINT)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)

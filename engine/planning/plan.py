@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 
 from engine.artifact_rows import TableParts, target_side
-from engine.cluster import connected, refuse_unseen, run_task
 from engine.config import Config, ModelConfig
 from engine.errors import SettingsError
 from engine.features.feature import sources_of
@@ -35,6 +34,8 @@ from engine.planning.probe import (
 )
 from engine.planning.sizes import Asked, Sizes, asked_for, sizes_of
 from engine.run_directory import Artifact, RunDirectory, discard
+from engine.runtime.executor import Executor
+from engine.runtime.opening import opened
 from engine.teachers.teacher import Side, teacher_class
 from engine.workflow import do_stage, paths_to_see, plan_stages
 
@@ -98,9 +99,9 @@ def make_plan(
     scratch = home.with_name(home.name + ".plan")
     discard(scratch)
     try:
-        with connected(config.ray):
-            refuse_unseen(paths_to_see(config, RunDirectory(scratch)))
-            sizes, asked, full, prices = _measure(config, RunDirectory(scratch))
+        with opened(config) as executor:
+            executor.refuse_unseen(paths_to_see(config, RunDirectory(scratch)))
+            sizes, asked, full, prices = _measure(config, RunDirectory(scratch), executor)
     finally:
         discard(scratch)
     return Plan(
@@ -116,45 +117,53 @@ def make_plan(
     )
 
 
-def _measure(config: Config, scratch: RunDirectory) -> tuple[Sizes, Asked, Asked, Prices]:
+def _measure(
+    config: Config, scratch: RunDirectory, executor: Executor
+) -> tuple[Sizes, Asked, Asked, Prices]:
     started = time.perf_counter()
     (reading,) = plan_stages(STAGES[:1], config, scratch)
-    do_stage(reading, config, scratch, STAGES)
+    do_stage(reading, config, scratch, STAGES, executor)
     ingest_seconds = time.perf_counter() - started
     corpus = scratch.artifact(STAGES[0].directory)
     assert corpus is not None, "the corpus was not read"
     sizes = sizes_of(config, corpus)
-    asked, full = run_task(asked_for, config, corpus)
+    asked, full = executor.call(asked_for, config, corpus)
     kind, cpus = teacher_class(config.teacher.name), this_machine().cpus
     group = target_side(corpus)
     groups: dict[Side, str] = {"candidate": "candidates", "target": group}
     rows = {
-        side: run_task(_random_rows, corpus, name, config.seed) for side, name in groups.items()
+        side: executor.call(_random_rows, corpus, name, config.seed)
+        for side, name in groups.items()
     }
     shares = {name: rows[s] for s, name in groups.items() if name != "candidates" or s != "target"}
     actors = max(1, cpus // config.embedding.model.threads)
-    encoder = probe_encoder(config, corpus, _in_proportion(shares, corpus), scratch.path, actors,
-                            PROBE_SECONDS)  # fmt: skip
+    encoder = probe_encoder(
+        executor,
+        config,
+        corpus,
+        _in_proportion(shares, corpus),
+        scratch.path,
+        actors,
+        PROBE_SECONDS,
+    )
     prepared, one = None, 0.0
     if asked.prepared:
         few = rows["candidate"][:PREPARED_ROWS]
-        prepared, one = probe_preparation(config, corpus, few, scratch.path)
+        prepared, one = probe_preparation(executor, config, corpus, few, scratch.path)
     actors = max(1, cpus // config.teacher.model.threads)
     teacher: dict[str, Price] = {}
     if not config.teacher.facts.is_given:
         teacher = probe_teacher(
-            config, corpus, rows, groups, prepared, scratch.path, actors, PROBE_SECONDS
+            executor, config, corpus, rows, groups, prepared, scratch.path, actors, PROBE_SECONDS
         )
-    found = run_task(probe_network, config.network, encoder.width)
+    found = executor.call(probe_network, config.network, encoder.width)
     read: Price | None = None
     if "reading" in sources_of(config.features):
         few = rows["candidate"][:READ_ROWS]
-        read = probe_reading(config, corpus, few, scratch.path, actors, PROBE_SECONDS)
+        read = probe_reading(executor, config, corpus, few, scratch.path, actors, PROBE_SECONDS)
     memory = {"encoder": model_bytes(config.embedding.model)}
     memory["teacher"] = model_bytes(config.teacher.model) if kind.default_model else 2**28
-    prices = Prices(
-        encoder, teacher, one, found, ingest_seconds, encoder.width, memory, read
-    )  # fmt: skip
+    prices = Prices(encoder, teacher, one, found, ingest_seconds, encoder.width, memory, read)
     return sizes, asked, full, prices
 
 
@@ -233,21 +242,30 @@ def table(stages: Sequence[StageEstimate], plan: Plan) -> str:
     for stage in stages:
         lines.append(
             [
-                stage.name, f"{stage.rows:,}", f"{stage.calls:,}" if stage.calls else "",
-                _time(stage.worker_seconds), f"{_time(stage.low)} to {_time(stage.high)}",
+                stage.name,
+                f"{stage.rows:,}",
+                f"{stage.calls:,}" if stage.calls else "",
+                _time(stage.worker_seconds),
+                f"{_time(stage.low)} to {_time(stage.high)}",
                 *(_time(stage.wall_seconds(m, plan.gpu_speedup)) for m in plan.machines),
-                _bytes(stage.memory_bytes), _bytes(stage.disk_bytes),
+                _bytes(stage.memory_bytes),
+                _bytes(stage.disk_bytes),
             ]
-        )  # fmt: skip
+        )
     whole = totals(stages)
     walls = [wall_of(stages, machine, plan.gpu_speedup) for machine in plan.machines]
     lines.append(
         [
-            "all", "", f"{int(whole['calls']):,}", _time(whole["worker_seconds"]),
-            f"{_time(whole['low'])} to {_time(whole['high'])}", *map(_time, walls),
-            _bytes(whole["memory_bytes"]), _bytes(whole["disk_bytes"]),
+            "all",
+            "",
+            f"{int(whole['calls']):,}",
+            _time(whole["worker_seconds"]),
+            f"{_time(whole['low'])} to {_time(whole['high'])}",
+            *map(_time, walls),
+            _bytes(whole["memory_bytes"]),
+            _bytes(whole["disk_bytes"]),
         ]
-    )  # fmt: skip
+    )
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(f"{cell:<{w}}" for cell, w in zip(line, widths, strict=True)).rstrip()

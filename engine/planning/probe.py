@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from engine.actors import Partition, PartitionWorker, run_partitions
 from engine.artifact_rows import TableParts
 from engine.config import Config, EmbeddingConfig, Execution, NetworkConfig, TeacherConfig
 from engine.embedding.embed import ReadingWorker
@@ -24,6 +23,7 @@ from engine.models.encoder import Encoder
 from engine.network.fit import fit_network
 from engine.network.influence_network import InfluenceNetwork
 from engine.run_directory import Artifact, Part, atomic_path
+from engine.runtime.executor import Executor, Partition, PartitionWorker
 from engine.selection.select import select
 from engine.students.kernel_ridge import KernelRidge
 from engine.teachers.teacher import Side, load_teacher, teacher_class
@@ -77,17 +77,29 @@ class Price:
 
 
 def _probe(
-    root: Path, pieces: Sequence[Mapping[str, Any]], worker: type[PartitionWorker],
-    arguments: Mapping[str, Any], label: str, execution: Execution, threads: int,
-) -> list[Part]:  # fmt: skip
+    executor: Executor,
+    root: Path,
+    pieces: Sequence[Mapping[str, Any]],
+    worker: type[PartitionWorker],
+    arguments: Mapping[str, Any],
+    label: str,
+    execution: Execution,
+    threads: int,
+) -> list[Part]:
     partitions = [
         Partition(f"{label.replace(' ', '-')}/{number:04d}", int(piece["units"]), dict(piece))
         for number, piece in enumerate(pieces)
     ]
-    return run_partitions(
-        partitions, root, worker, arguments,
-        label=label, unit="rows", execution=execution, threads=threads,
-    )  # fmt: skip
+    return executor.map(
+        partitions,
+        root,
+        worker,
+        arguments,
+        label=label,
+        unit="rows",
+        execution=execution,
+        threads=threads,
+    )
 
 
 def _startup(parts: Sequence[Part], started: float, actors: int) -> float:
@@ -141,9 +153,14 @@ class _EncoderProbe(_Timed):
 
 
 def probe_encoder(
-    config: Config, corpus: Artifact, rows: Mapping[str, Sequence[int]], root: Path,
-    actors: int, seconds: float,
-) -> Price:  # fmt: skip
+    executor: Executor,
+    config: Config,
+    corpus: Artifact,
+    rows: Mapping[str, Sequence[int]],
+    root: Path,
+    actors: int,
+    seconds: float,
+) -> Price:
     """One row through the encoder; rows by side, each side by its share of the probe."""
     pieces = [
         {"side": side, "start": start, "stop": start + PIECE, "first": start == 0}
@@ -155,9 +172,15 @@ def probe_encoder(
     arguments = {"settings": settings, "corpus": corpus, "seconds": seconds}
     arguments["rows"] = {side: list(map(int, some)) for side, some in rows.items()}
     parts = _probe(
-        root, pieces, _EncoderProbe, arguments, "probe encoder", settings.execution,
+        executor,
+        root,
+        pieces,
+        _EncoderProbe,
+        arguments,
+        "probe encoder",
+        settings.execution,
         settings.model.threads,
-    )  # fmt: skip
+    )
     return Price.of(parts, _startup(parts, started, actors))
 
 
@@ -175,7 +198,13 @@ class _ReadingProbe(_Timed):
 
 
 def probe_reading(
-    config: Config, corpus: Artifact, rows: Sequence[int], root: Path, actors: int, seconds: float
+    executor: Executor,
+    config: Config,
+    corpus: Artifact,
+    rows: Sequence[int],
+    root: Path,
+    actors: int,
+    seconds: float,
 ) -> Price:
     """One row through the teacher's language model, as features of rows have it."""
     pieces = [
@@ -185,9 +214,15 @@ def probe_reading(
     teacher, started = config.teacher, time.perf_counter()
     arguments = {"teacher": teacher, "corpus": corpus, "rows": list(map(int, rows))}
     parts = _probe(
-        root, pieces, _ReadingProbe, {**arguments, "seconds": seconds}, "probe reading",
-        teacher.execution, teacher.model.threads,
-    )  # fmt: skip
+        executor,
+        root,
+        pieces,
+        _ReadingProbe,
+        {**arguments, "seconds": seconds},
+        "probe reading",
+        teacher.execution,
+        teacher.model.threads,
+    )
     return Price.of(parts, _startup(parts, started, actors))
 
 
@@ -195,9 +230,15 @@ class _TeacherProbe(_Timed):
     """Features of one side, or pairs of some candidates with PIECE targets each."""
 
     def __init__(
-        self, settings: TeacherConfig, seed: int, corpus: Artifact, rows: dict[Side, list[int]],
-        groups: dict[Side, str], prepared: str | None, seconds: float,
-    ) -> None:  # fmt: skip
+        self,
+        settings: TeacherConfig,
+        seed: int,
+        corpus: Artifact,
+        rows: dict[Side, list[int]],
+        groups: dict[Side, str],
+        prepared: str | None,
+        seconds: float,
+    ) -> None:
         self._teacher = load_teacher(settings, seed, None if prepared is None else Path(prepared))
         self._rows = {
             side: TableParts(corpus, groups[side]).examples(np.asarray(some))
@@ -229,9 +270,16 @@ class _TeacherProbe(_Timed):
 
 
 def probe_teacher(
-    config: Config, corpus: Artifact, rows: Mapping[Side, Sequence[int]],
-    groups: Mapping[Side, str], prepared: Path | None, root: Path, actors: int, seconds: float,
-) -> dict[str, Price]:  # fmt: skip
+    executor: Executor,
+    config: Config,
+    corpus: Artifact,
+    rows: Mapping[Side, Sequence[int]],
+    groups: Mapping[Side, str],
+    prepared: Path | None,
+    root: Path,
+    actors: int,
+    seconds: float,
+) -> dict[str, Price]:
     """Prices by kind of answer: `candidate`, `target`, `pair`, as far as the teacher has them."""
     settings, kind = config.teacher, teacher_class(config.teacher.name)
     pieces: list[dict[str, Any]] = []
@@ -261,9 +309,15 @@ def probe_teacher(
         "seconds": seconds,
     }
     parts = _probe(
-        root, mixed, _TeacherProbe, arguments, f"probe {settings.name}", settings.execution,
+        executor,
+        root,
+        mixed,
+        _TeacherProbe,
+        arguments,
+        f"probe {settings.name}",
+        settings.execution,
         settings.model.threads,
-    )  # fmt: skip
+    )
     startup = _startup(parts, started, actors)
     kinds = [piece["kind"] for piece in mixed]
     return {
@@ -285,16 +339,21 @@ class _Preparation(PartitionWorker):
 
 
 def probe_preparation(
-    config: Config, corpus: Artifact, rows: Sequence[int], root: Path
+    executor: Executor, config: Config, corpus: Artifact, rows: Sequence[int], root: Path
 ) -> tuple[Path, float]:
     """Prepare the teacher with a few rows: the file, and the seconds that one more row takes."""
     settings = config.teacher
     pieces = [{"rows": list(map(int, some)), "units": len(some)} for some in (rows[:2], rows)]
     parts = _probe(
-        root, pieces, _Preparation, {"settings": settings, "seed": config.seed, "corpus": corpus},
-        "probe preparation", Execution(max_actors=1, num_gpus=settings.execution.num_gpus),
+        executor,
+        root,
+        pieces,
+        _Preparation,
+        {"settings": settings, "seed": config.seed, "corpus": corpus},
+        "probe preparation",
+        Execution(max_actors=1, num_gpus=settings.execution.num_gpus),
         settings.model.threads,
-    )  # fmt: skip
+    )
     few, all_of = (part.usage["seconds"] for part in parts)
     return root / parts[-1].path, max(0.0, all_of - few) / max(1, len(rows) - 2)
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from engine.cluster import run_task
 from engine.config import Config
 from engine.report.facts import Facts, collect
 from engine.report.other_results import read_results
@@ -38,7 +37,7 @@ def identity(config: Config) -> dict[str, str]:
 def run(context: StageContext) -> StageResult:
     """Write report.html and ledger.json; the counts are the job's headline."""
     directory = context.directory
-    counts = run_task(write_report, context.config, dict(context.inputs), directory)
+    counts = context.executor.call(write_report, context.config, dict(context.inputs), directory)
     files = {"report": directory / "report.html", "ledger": directory / "ledger.json"}
     return StageResult(
         parts={name: [finish_part(directory, path, 1)] for name, path in files.items()},

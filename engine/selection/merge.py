@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from engine.cluster import run_task
 from engine.run_directory import finish_part, read_table
 from engine.selection.subset_files import write_jsonl, write_parquet
 from engine.stage import StageContext, StageResult
@@ -21,7 +20,7 @@ def run(context: StageContext) -> StageResult:
     """Write merged.parquet and merged.jsonl: the earlier subset in its order, then additions."""
     before, added = context.inputs["previous"], context.inputs["select"]
     files = before.path("subset"), added.path("subset")
-    counts = run_task(_merge, *files, context.directory)
+    counts = context.executor.call(_merge, *files, context.directory)
     names = {"subset": "merged.parquet", "jsonl": "merged.jsonl"}
     return StageResult(
         parts={

@@ -20,9 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.feather
 
-from engine.actors import Partition, PartitionWorker, run_partitions
 from engine.artifact_rows import VectorParts, as_lists, as_matrix
-from engine.cluster import run_task
 from engine.config import Execution
 from engine.kernels.arrays import FloatArray, IndexArray
 from engine.run_directory import (
@@ -35,6 +33,7 @@ from engine.run_directory import (
     load_array,
     map_table,
 )
+from engine.runtime.executor import Executor, Partition, PartitionWorker
 
 __all__ = ["NearestRows", "find_nearest", "read_nearest"]
 
@@ -81,7 +80,11 @@ class NearestRows:
 
 
 def find_nearest(
-    nearest: NearestRows, folder: Path, label: str, execution: Execution
+    executor: Executor,
+    nearest: NearestRows,
+    folder: Path,
+    label: str,
+    execution: Execution,
 ) -> tuple[list[Part], float]:
     """Lists of the nearest rows of all candidates, best first; their parts, and the recall.
 
@@ -94,7 +97,7 @@ def find_nearest(
     recipe += [nearest.count, nearest.others]
     folder.mkdir(parents=True, exist_ok=True)
     index = folder / f"index-{digest(recipe)}.faiss"
-    recall = run_task(_write_index, nearest, index)
+    recall = executor.call(_write_index, nearest, index)
     partitions = [
         Partition(
             path=f"{folder.name}/{start:09d}-{digest(recipe, start)}.arrow",
@@ -105,7 +108,7 @@ def find_nearest(
     ]
     settings = {"nearest": nearest, "index": None if recall is None else index}
     root = folder.parent
-    parts = run_partitions(
+    parts = executor.map(
         partitions, root, NearestWorker, settings, label=label, unit="rows", execution=execution
     )
     return parts, 1.0 if recall is None else recall

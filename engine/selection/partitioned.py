@@ -30,14 +30,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from engine import storage
-from engine.actors import Partition, PartitionWorker, run_partitions
 from engine.artifact_rows import TableParts, VectorParts, id_hashes
-from engine.cluster import run_task
 from engine.clusters import clusters_of
 from engine.config import SelectionConfig
 from engine.errors import SettingsError
 from engine.kernels.arrays import DoubleArray, FloatArray, IndexArray
 from engine.run_directory import atomic_path, digest, load_array, read_table, save_array
+from engine.runtime.executor import Partition, PartitionWorker
 from engine.selection.problem import Problem
 from engine.selection.select import Selection
 from engine.stage import StageContext
@@ -83,7 +82,7 @@ def first_round(context: StageContext, problem: Problem, number: int) -> list[Pa
 
     Memory of a worker: the kernel of one partition.
     """
-    rows = run_task(_write_partitions, context, number)
+    rows = context.executor.call(_write_partitions, context, number)
     sizes = [count for _, count in rows]
     budgets = first_budgets(sizes, problem.budget)
     recipe = [CODE_VERSION, context.inputs["predict"].fingerprint, problem.recipe(), number]
@@ -99,7 +98,7 @@ def first_round(context: StageContext, problem: Problem, number: int) -> list[Pa
         )
         for place, ((path, count), budget) in enumerate(zip(rows, budgets, strict=True))
     ]
-    parts = run_partitions(
+    parts = context.executor.map(
         work,
         context.directory,
         PartitionSolver,

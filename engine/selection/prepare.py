@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from engine.artifact_rows import VectorParts
-from engine.cluster import run_task
 from engine.components import component
 from engine.config import Config, SelectionConfig
 from engine.config.facts import OBJECTIVES
@@ -103,7 +102,7 @@ def prepare(context: StageContext) -> Prepared:
 def _add_kernel(prepared: Prepared, context: StageContext) -> None:
     config, influence = context.config, context.inputs["predict"]
     settings = component(OBJECTIVES, config.objective).settings()
-    scaling = run_task(_scaling, config, context.inputs["score"])
+    scaling = context.executor.call(_scaling, config, context.inputs["score"])
     by_influence = _influence_kernel(influence, scaling, fills_diagonal=config.target is None)
     if "second_look" in context.inputs:
         by_influence = _answers_kernel(by_influence, context.inputs["second_look"])
@@ -121,12 +120,12 @@ def _add_kernel(prepared: Prepared, context: StageContext) -> None:
             _write_owned_similarity(prepared, context, path)
         else:
             files = _paths(influence.directory, influence.parts("owned"))
-            run_task(_write_scaled, files, scaling, path)
+            context.executor.call(_write_scaled, files, scaling, path)
         prepared.parts["owned"] = [finish_part(context.directory, path, kernel.num_rows)]
         problem = replace(problem, owned=path)
     if config.selection.form == 1:
         path = context.directory / "relevance.npy"
-        run_task(_write_relevance, by_influence, config.selection.relevant_share, path)
+        context.executor.call(_write_relevance, by_influence, config.selection.relevant_share, path)
         prepared.parts["relevance"] = [finish_part(context.directory, path, kernel.num_rows)]
         problem = replace(problem, relevance=path)
     prepared.problem = problem
@@ -171,7 +170,11 @@ def _answers_kernel(predicted: KernelFiles, answered: Artifact) -> KernelFiles:
 
 def _cosine_kernel(prepared: Prepared, context: StageContext, nearest: NearestRows) -> KernelFiles:
     parts, recall = find_nearest(
-        nearest, context.directory / "similar", "similar rows", context.config.selection.execution
+        context.executor,
+        nearest,
+        context.directory / "similar",
+        "similar rows",
+        context.config.selection.execution,
     )
     prepared.parts["similar"] = parts
     prepared.counts["similar_recall"] = recall
@@ -198,11 +201,15 @@ def _write_scaled(files: tuple[Path, ...], scaling: tuple[float, ...], path: Pat
 def _write_owned_similarity(prepared: Prepared, context: StageContext, path: Path) -> None:
     nearest = NearestRows(context.inputs["embed"], "owned", None, 1)
     parts, _ = find_nearest(
-        nearest, context.directory / "near-owned", "owned rows", context.config.selection.execution
+        context.executor,
+        nearest,
+        context.directory / "near-owned",
+        "owned rows",
+        context.config.selection.execution,
     )
     prepared.parts["near_owned"] = parts
     files = _paths(context.directory, parts)
-    run_task(_join_similarities, files, context.config.selection.floor, path)
+    context.executor.call(_join_similarities, files, context.config.selection.floor, path)
 
 
 def _join_similarities(files: tuple[Path, ...], floor: float, path: Path) -> None:
@@ -227,7 +234,7 @@ def _add_limits(prepared: Prepared, context: StageContext) -> None:
     if crashing:
         prepared.counts["crashing_rows"] = crashing
     if settings.pool == "exclude_labelled":
-        asked = run_task(asked_rows, dict(inputs), True).tolist()
+        asked = context.executor.call(asked_rows, dict(inputs), True).tolist()
         barred = sorted({*crashing, *asked})
     if len(barred) == inputs["predict"].counts["candidates"]:
         raise SettingsError(
@@ -235,18 +242,18 @@ def _add_limits(prepared: Prepared, context: StageContext) -> None:
             "about all of them; use pool: all"
         )
     if settings.max_tokens is not None:
-        parts = count_tokens(inputs["ingest"], context.config, context.directory)
+        parts = count_tokens(context.executor, inputs["ingest"], context.config, context.directory)
         prepared.parts["tokens"] = parts
         path = context.directory / "tokens.npy"
-        run_task(_join_tokens, context.directory, parts, path)
+        context.executor.call(_join_tokens, context.directory, parts, path)
         prepared.problem = replace(prepared.problem, costs=path, max_cost=settings.max_tokens)
     problem = prepared.problem
     prepared.problem = prepared.whole = _barring(problem, context, barred, "groups.npy")
     others = set(barred)
     if "quality" in inputs:
-        others |= set(run_task(_dropped, inputs["quality"]).tolist())
+        others |= set(context.executor.call(_dropped, inputs["quality"]).tolist())
     if "second_look" in inputs:
-        others |= set(run_task(_not_listed, inputs["second_look"]).tolist())
+        others |= set(context.executor.call(_not_listed, inputs["second_look"]).tolist())
     if len(others) > len(barred):
         prepared.problem = _barring(problem, context, sorted(others), "groups-listed.npy")
 
@@ -273,7 +280,9 @@ def _dropped(gate: Artifact) -> IndexArray:
 def _add_penalty(prepared: Prepared, context: StageContext) -> None:
     """Influence that the gate lowers: of the kernel's candidates, and of their means."""
     means, penalty = (context.directory / name for name in ("means.npy", "penalty.npy"))
-    run_task(_write_penalty, context.inputs["quality"], prepared.problem.means, means, penalty)
+    context.executor.call(
+        _write_penalty, context.inputs["quality"], prepared.problem.means, means, penalty
+    )
     kernel = prepared.problem.kernel
     if kernel is not None:
         kernel = replace(kernel, penalty=penalty)
@@ -295,11 +304,13 @@ def _barring(problem: Problem, context: StageContext, barred: list[int], name: s
     """The problem in which some rows are not for selection, with the quotas of the settings."""
     settings, path = context.config.selection, context.directory / name
     if barred and settings.quotas is None:
-        run_task(_write_barred, barred, problem.means, path)
+        context.executor.call(_write_barred, barred, problem.means, path)
         return replace(problem, groups=path, quotas={1: 0})
     if settings.quotas is None:
         return problem
-    names = run_task(write_groups, context.inputs["ingest"], settings.quotas.column, path, barred)
+    names = context.executor.call(
+        write_groups, context.inputs["ingest"], settings.quotas.column, path, barred
+    )
     most: int | dict[Any, int] = settings.quotas.most
     if not isinstance(most, int):
         unknown = sorted(most.keys() - set(names))

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from engine.actors import Partition, PartitionWorker, run_partitions
 from engine.artifact_rows import EXAMPLE_COLUMNS, TableParts
 from engine.config import Config, ModelConfig
 from engine.errors import SettingsError
@@ -18,6 +17,7 @@ from engine.kernels.arrays import IndexArray
 from engine.models.resolve import model_identity
 from engine.models.token_counter import TokenCounter
 from engine.run_directory import Artifact, Part, digest, load_array, read_table, save_array
+from engine.runtime.executor import Executor, Partition, PartitionWorker
 from engine.spelling import meant
 
 __all__ = ["count_tokens", "counting_model", "tokens_of", "write_groups"]
@@ -44,7 +44,7 @@ def counting_model(config: Config) -> ModelConfig:
     return config.teacher.model if config.teacher.model.path else config.embedding.model
 
 
-def count_tokens(corpus: Artifact, config: Config, root: Path) -> list[Part]:
+def count_tokens(executor: Executor, corpus: Artifact, config: Config, root: Path) -> list[Part]:
     """Tokens of every candidate's data text, (rows,) int64 for each part of the corpus."""
     model = counting_model(config)
     identity = model_identity(model)
@@ -57,7 +57,7 @@ def count_tokens(corpus: Artifact, config: Config, root: Path) -> list[Part]:
         for number, part in enumerate(corpus.parts("candidates"))
     ]
     execution = config.selection.execution
-    return run_partitions(
+    return executor.map(
         partitions,
         root,
         TokenWorker,

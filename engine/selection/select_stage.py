@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from engine.cluster import run_task
 from engine.config import Config
 from engine.kernels.arrays import FloatArray, IndexArray
 from engine.models.resolve import model_identity
@@ -54,9 +53,9 @@ def run(context: StageContext) -> StageResult:
     predicted = context.inputs["predict"]
     if predicted.counts["targets"] > 1:
         covers_targets = problem.kernel is not None and config.cover == "target"
-        counts |= run_task(_spread, predicted, covers_targets)
+        counts |= context.executor.call(_spread, predicted, covers_targets)
     if _has_free_alternative(context):
-        free = run_task(
+        free = context.executor.call(
             write_free_alternative,
             prepared.whole,
             context.inputs["embed"],
@@ -76,8 +75,10 @@ def run(context: StageContext) -> StageResult:
     recall = 1.0
     if solved["picks"]:
         folder = root / "near-selected"
-        near, recall = find_nearest(nearest, folder, "nearest selected row", settings.execution)
-    told = run_task(
+        near, recall = find_nearest(
+            context.executor, nearest, folder, "nearest selected row", settings.execution
+        )
+    told = context.executor.call(
         _write, problem, dict(context.inputs), config.cover == "self", [p.path for p in near], root
     )
     if solved.get("second_round") == "merged by gain":  # gains of partitions that did not meet
@@ -123,10 +124,10 @@ def rank(context: StageContext, problem: Problem) -> dict[str, Any]:
     number = partitioned.num_partitions(problem, settings)
     files = partitioned.first_round(context, problem, number) if number > 1 else None
     max_bytes = int(settings.max_kernel_gib * 2**30)
-    solved = run_task(_solve, problem, files, max_bytes, root)
+    solved = context.executor.call(_solve, problem, files, max_bytes, root)
     if files is not None:
         most = max_bytes if solved["second_round"] == "greedy" else 0
-        ratio = run_task(partitioned.measured_ratio, problem, root, number, most)
+        ratio = context.executor.call(partitioned.measured_ratio, problem, root, number, most)
         solved |= {"partitions": number, "partition_ratio": ratio}
         if ratio is not None:
             say(

@@ -15,11 +15,10 @@ import numpy as np
 from engine.artifact_rows import target_side
 from engine.audit.audit import NOT_AUDITED, audit, labels_of, renumbered, vectors_of
 from engine.audit.verdict import Look
-from engine.cluster import node_cpus, run_task
 from engine.config import Config
 from engine.errors import InputError
 from engine.features.rows import FeatureRows
-from engine.network.fit import fit_on_ray
+from engine.network.fit import train_network
 from engine.network.influence_network import InfluenceNetwork
 from engine.network.training_set import MIN_LABELS, TrainingSet
 from engine.progress import say
@@ -57,32 +56,36 @@ def run(context: StageContext, look: Look | None = None) -> StageResult:
         return _no_student(context)
     directory, inputs = context.directory, (context.inputs["embed"], context.inputs["score"])
     pairwise = bool(context.inputs["sample"].counts["pairwise"])
-    config = run_task(_with_target_side, context.config, *inputs, pairwise)
+    config = context.executor.call(_with_target_side, context.config, *inputs, pairwise)
     data_dir = directory / "training"
     data_dir.mkdir(exist_ok=True)
-    num_labels = run_task(_write_training_set, *inputs, config, pairwise, data_dir)
+    num_labels = context.executor.call(_write_training_set, *inputs, config, pairwise, data_dir)
     files = {name: directory / f"{name}.json" for name in ("choice", "history", "fidelity")}
     files["student"] = directory / "student.safetensors"
-    threads = min(MAX_THREADS, node_cpus())
+    threads = min(MAX_THREADS, context.executor.num_cpus)
     if num_labels < MIN_LABELS:
-        choice, history = run_task(_write_constant, data_dir, files["student"])
+        choice, history = context.executor.call(_write_constant, data_dir, files["student"])
     else:
-        choice = run_task(_choose, data_dir, config, threads=threads)
+        choice = context.executor.call(_choose, data_dir, config, threads=threads)
         _tell(choice)
         kind = student_class(choice["student"])
         if issubclass(kind, TrainedStudent):
             history = _train(context, kind, config, data_dir, choice["labels"], files["student"])
         else:
-            history = run_task(_fit, data_dir, choice, config, directory, threads=threads)
+            history = context.executor.call(
+                _fit, data_dir, choice, config, directory, threads=threads
+            )
             if history.pop("left_out"):
                 files |= {name: directory / f"{name}.npy" for name in ("left_out", "left_out_rows")}
     write_json(files["choice"], choice)
     write_json(files["history"], history)
     target_vectors = directory / "target_vectors.npy"
-    if run_task(_write_target_vectors, inputs[1], files["student"], target_vectors):
+    if context.executor.call(_write_target_vectors, inputs[1], files["student"], target_vectors):
         files["target_vectors"] = target_vectors
     fidelity = files["fidelity"]
-    counts = run_task(_audit, *inputs, files["student"], config, pairwise, fidelity, look)
+    counts = context.executor.call(
+        _audit, *inputs, files["student"], config, pairwise, fidelity, look
+    )
     trusted = "trusted" if counts["trusted"] else "not to be trusted"
     say(f"  fit: {trusted}: {counts.pop('reason')}")
     return StageResult(
@@ -213,17 +216,17 @@ def _train(
     labels: str,
     path: Path,
 ) -> dict[str, Any]:
-    """On Ray Train, which goes on with an unfinished fit of the same name: of the same data."""
+    """By the executor, which goes on with an unfinished fit of the same name: of the same data."""
     settings, seed = kind.training_settings(config.student, config.network), config.seed
     prepared_dir = context.directory / "prepared"
     prepared_dir.mkdir(exist_ok=True)
-    run_task(_write_prepared, kind, data_dir, labels, prepared_dir)
+    context.executor.call(_write_prepared, kind, data_dir, labels, prepared_dir)
     fit_of = [context.inputs[name].fingerprint for name in ("embed", "score")]
     made_from = [kind.name, settings.model_dump(mode="json"), labels, seed, fit_of]
     name = f"fit-{digest(made_from)}"
     storage, network = context.directory / "ray-train", prepared_dir / "network.safetensors"
-    summary = fit_on_ray(prepared_dir, network, settings, seed, storage, name)
-    run_task(_write_trained, kind, data_dir, config, network, path)
+    summary = train_network(context.executor, prepared_dir, network, settings, seed, storage, name)
+    context.executor.call(_write_trained, kind, data_dir, config, network, path)
     return summary.to_dict()
 
 

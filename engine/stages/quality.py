@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from engine.cluster import run_task
 from engine.config import Config
 from engine.influence import predict_stage
 from engine.progress import say
@@ -74,7 +73,7 @@ def run(context: StageContext) -> StageResult:
     trusted = bool(fitted["trusted"])
     reason = str(read_json(inputs["quality_fit"].path("fidelity"))["reasons"][0])
     path = context.directory / "judgement.parquet"
-    counts = run_task(_judge, dict(inputs), context.config, trusted, path)
+    counts = context.executor.call(_judge, dict(inputs), context.config, trusted, path)
     teacher = settings.teacher.name
     said = "" if trusted else f"; not trusted: {reason}"
     if not trusted and settings.untrusted != "all":

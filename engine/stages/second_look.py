@@ -24,7 +24,6 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from engine.artifact_rows import TableParts, as_lists, id_hashes, target_side
-from engine.cluster import run_task
 from engine.config import Config, SelectionConfig
 from engine.errors import SettingsError
 from engine.kernels.aggregation import max_of_group_means
@@ -84,7 +83,7 @@ def shortlist(context: StageContext) -> StageResult:
     prepared = prepare(own)
     rank(own, prepared.problem)
     path = context.directory / "pairs.parquet"
-    counts = run_task(_write_pairs, own, path)
+    counts = context.executor.call(_write_pairs, own, path)
     parts = {"pairs": [finish_part(context.directory, path, counts["pairs"])]}
     rows = context.directory / SELECTED
     picks = context.directory / PICKS
@@ -151,7 +150,9 @@ def ask(context: StageContext) -> StageResult:
             ("answers", "answers.arrow"), ("means", "means.npy"), ("shortlist", SHORTLIST)
         )
     }  # fmt: skip
-    told = run_task(_write_answers, dict(inputs), context.directory, context.config, paths)
+    told = context.executor.call(
+        _write_answers, dict(inputs), context.directory, context.config, paths
+    )
     rows = {"answers": told["targets"], "means": told["candidates"], "shortlist": told["shortlist"]}
     own = {name: [finish_part(context.directory, path, rows[name])] for name, path in paths.items()}
     return StageResult(

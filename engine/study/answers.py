@@ -15,7 +15,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from engine.arms import answer_stages
-from engine.cluster import run_task
 from engine.config import Config
 from engine.errors import SettingsError
 from engine.evaluation.cells import Cell
@@ -30,6 +29,7 @@ from engine.run_directory import (
     read_json,
     read_table,
 )
+from engine.runtime.executor import Executor
 from engine.study.subsets import num_of_share, random_ranking
 from engine.study.tune import ranking_path
 from engine.workflow import do_stage, plan_stages, refuse_other_settings
@@ -58,6 +58,7 @@ def log_likelihoods(
     rankings: Path,
     shared: Mapping[str, Artifact],
     overwrite: bool,
+    executor: Executor,
 ) -> list[dict[str, float]]:
     """`log_likelihood v` for every trial and share v: nats per token, mean over test rows.
 
@@ -71,6 +72,7 @@ def log_likelihoods(
         rankings: where the trials wrote what they select.
         shared: artifacts of the run: `ingest` and `embed`.
         overwrite: redo what was made with other settings.
+        executor: who does the work.
 
     Cost: one pass over each prompt, and one training per subset if they are trained on.
     """
@@ -103,10 +105,10 @@ def log_likelihoods(
     plans = list(plan_stages(stages, config, directory, given))
     refuse_other_settings(plans, directory, overwrite)
     for plan in plans:
-        do_stage(plan, config, directory, stages, given)
+        do_stage(plan, config, directory, stages, executor, given)
     answers = directory.artifact(stages[-1].directory)
     assert answers is not None
-    found = run_task(_means, answers)
+    found = executor.call(_means, answers)
     return [{name: found[cell] for name, cell in names.items()} for names in of_trial]
 
 

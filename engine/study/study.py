@@ -16,12 +16,13 @@ import pyarrow.parquet as pq
 import yaml
 
 from engine import storage
-from engine.cluster import connected, run_task
 from engine.config import Config, load_config, parse_config
 from engine.errors import SettingsError
 from engine.pipeline import STAGES, run
 from engine.progress import say
 from engine.run_directory import Artifact, RunDirectory, atomic_path, digest, read_json, write_json
+from engine.runtime.executor import Executor
+from engine.runtime.opening import opened
 from engine.study.answers import check_answers, log_likelihoods
 from engine.study.charts import charts_of
 from engine.study.data import write_study_data
@@ -73,10 +74,12 @@ def run_study(
     check_answers(config)
     everything = parse_config(_asking_all(config))
     kind = teacher_class(config.teacher.name)
-    with connected(config.ray):
-        directory = run(everything, run_dir=run_dir, until="score", overwrite=overwrite)
+    with opened(config) as executor:
+        directory = run(
+            everything, run_dir=run_dir, until="score", overwrite=overwrite, executor=executor
+        )
         with directory.lock():
-            data_dir, sizes = _data(config, directory)
+            data_dir, sizes = _data(config, directory, executor)
             told = study.model_dump(mode="json", exclude=_NOT_OF_A_TRIAL)
             sections = (config.student, config.network, config.sample)
             fixed = [*(section.model_dump(mode="json") for section in sections), config.features]
@@ -94,7 +97,7 @@ def run_study(
                 told_apart = [*study.grid, *study.search, "seed"]
                 shared = {name: _artifact(directory, name) for name in ("ingest", "embed")}
                 found = log_likelihoods(
-                    config, rows, told_apart, folder, rankings, shared, overwrite
+                    config, rows, told_apart, folder, rankings, shared, overwrite, executor
                 )
                 rows = [{**row, **more} for row, more in zip(rows, found, strict=True)]
             _write(config, rows, sizes, folder)
@@ -107,14 +110,16 @@ def _asking_all(config: Config) -> dict[str, Any]:
     return values
 
 
-def _data(config: Config, directory: RunDirectory) -> tuple[Path, dict[str, Any]]:
+def _data(
+    config: Config, directory: RunDirectory, executor: Executor
+) -> tuple[Path, dict[str, Any]]:
     """The folder of what all trials map, written if it is not there, and its sizes."""
     artifacts = [_artifact(directory, name) for name in ("ingest", "embed", "score")]
     key = digest([artifact.fingerprint for artifact in artifacts], config.sample.num_strata)
     data_dir = directory.path / FOLDER / f"data-{key}"
     if not (data_dir / "sizes.json").is_file():
         data_dir.mkdir(parents=True, exist_ok=True)
-        sizes = run_task(write_study_data, config, *artifacts, data_dir)
+        sizes = executor.call(write_study_data, config, *artifacts, data_dir)
         write_json(data_dir / "sizes.json", sizes)
     return data_dir, read_json(data_dir / "sizes.json")
 

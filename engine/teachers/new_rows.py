@@ -14,7 +14,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from engine.artifact_rows import TableParts, id_hashes, target_side
-from engine.cluster import run_task
 from engine.progress import say
 from engine.run_directory import atomic_path, finish_part, read_table
 from engine.stage import StageContext, StageResult
@@ -25,7 +24,7 @@ __all__ = ["run"]
 def run(context: StageContext) -> StageResult:
     """Draw the pairs; new candidates are numbered after those of the run."""
     path = context.directory / "pairs.parquet"
-    counts = run_task(_draw, context, path)
+    counts = context.executor.call(_draw, context, path)
     if context.config.teacher.facts.is_given:
         say("  sample: the scores of the run were given: nobody can be asked about new rows")
     return StageResult(

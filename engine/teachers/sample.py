@@ -42,12 +42,12 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from engine.artifact_rows import TableParts, VectorParts, id_hashes, target_side
-from engine.cluster import run_task
 from engine.clusters import clusters_of, stratified
 from engine.config import Config, GivenConfig, SampleConfig
 from engine.errors import SettingsError
 from engine.progress import say
 from engine.run_directory import Artifact, atomic_path, finish_part
+from engine.runtime.executor import Executor
 from engine.stage import StageContext, StageResult
 from engine.teachers.given_scores import GivenScores, content_of, given_scores, located
 from engine.teachers.teacher import teacher_class
@@ -132,7 +132,7 @@ def run(context: StageContext) -> StageResult:
     """Draw the pairs in a worker and write them as one table."""
     path, teacher = context.directory / "pairs.parquet", context.config.teacher
     given = located(teacher) if teacher.facts.is_given else None
-    counts = run_task(_draw, context, path, given)
+    counts = context.executor.call(_draw, context, path, given)
     for remark in counts.get("remarks", ()):
         say(f"  sample: {remark}")
     if counts["audit_share"]:
@@ -391,10 +391,10 @@ def _sorted_draw(pairs: Rows, quadrants: NDArray[np.int8], same_set: bool) -> Dr
 # --- given scores --------------------------------------------------------------------------------
 
 
-def refuse_useless_scores(config: Config, corpus: Artifact) -> None:
+def refuse_useless_scores(config: Config, corpus: Artifact, executor: Executor) -> None:
     """Raise SettingsError for given scores of no use, before anything is embedded."""
     if config.teacher.facts.is_given:
-        run_task(_look_at_given, located(config.teacher), config, corpus)
+        executor.call(_look_at_given, located(config.teacher), config, corpus)
 
 
 def _look_at_given(given: GivenConfig, config: Config, corpus: Artifact) -> None:

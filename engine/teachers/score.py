@@ -17,9 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from engine import storage
-from engine.actors import Partition, PartitionWorker, run_partitions
 from engine.artifact_rows import TableParts, target_side
-from engine.cluster import run_task
 from engine.config import Config
 from engine.example import order_hash
 from engine.kernels.arrays import IndexArray
@@ -36,6 +34,7 @@ from engine.run_directory import (
     record_path,
     total_usage,
 )
+from engine.runtime.executor import Partition, PartitionWorker
 from engine.stage import StageContext, StageResult
 from engine.teachers.fit_labels import write_fit_labels
 from engine.teachers.missing import missing_features, missing_pairs
@@ -78,7 +77,7 @@ def run(context: StageContext) -> StageResult:
     corpus = context.inputs.get("run-ingest", context.inputs["ingest"])
     home = context.inputs["run-score"].directory if "run-score" in context.inputs else None
     home = home or context.directory
-    rows, contents = run_task(_rows_to_prepare, config, corpus)
+    rows, contents = context.executor.call(_rows_to_prepare, config, corpus)
     seeded = bool(rows) or teacher.seeded
     told = teacher.identity(config.teacher)
     key = digest(config.seed if seeded else None, told, *([contents] if rows else []))
@@ -89,23 +88,25 @@ def run(context: StageContext) -> StageResult:
         asked = ("first-sample", "run-sample", "sample")  # what the student learned comes first
         first = next(context.inputs[name] for name in asked if name in context.inputs)
         column = config.influence.subtask_column
-        scope = replace(scope, subtasks=run_task(_subtasks, scope, corpus, first, column))
+        scope = replace(
+            scope, subtasks=context.executor.call(_subtasks, scope, corpus, first, column)
+        )
     used: list[Part] = []
     if rows and finished_part(store / PREPARED) is None:
         piece = Partition(scope.relative(PREPARED), len(rows), {"rows": rows})
         used += _ask(context, scope, [piece], PreparingWorker, f"{teacher.name}, warm-up", "rows")
-    points = run_task(missing_features, scope, teacher.feature_sides)
+    points = context.executor.call(missing_features, scope, teacher.feature_sides)
     used += _ask(context, scope, points, FeatureWorker, f"{teacher.name}, points", "rows")
     similarity = teacher.vector_similarity(config.teacher)
     if teacher.from_embeddings:
         path = context.directory / "labels.parquet"
-        counts = run_task(write_fit_labels, scope, context.inputs["embed"], path)
+        counts = context.executor.call(write_fit_labels, scope, context.inputs["embed"], path)
         parts = {"labels": [finish_part(context.directory, path, counts["pairs"])]}
     elif similarity is None:
-        pairs = run_task(missing_pairs, scope)
+        pairs = context.executor.call(missing_pairs, scope)
         used += _ask(context, scope, pairs, PairWorker, f"{teacher.name}, pairs", "pairs")
         path = context.directory / "labels.parquet"
-        counts = run_task(_write_labels, scope, path)
+        counts = context.executor.call(_write_labels, scope, path)
         parts = {"labels": [finish_part(context.directory, path, counts["pairs"])]}
     else:
         centred = config.teacher.centred
@@ -115,7 +116,7 @@ def run(context: StageContext) -> StageResult:
     before = None
     if "first-sample" in context.inputs:  # a second look: charged for what is asked beyond
         before = replace(scope, sample=context.inputs["first-sample"])
-    usage = run_task(_usage_of, scope, before)
+    usage = context.executor.call(_usage_of, scope, before)
     return StageResult(
         parts=parts,
         counts={
@@ -141,7 +142,7 @@ def run(context: StageContext) -> StageResult:
 
 def _given_labels(context: StageContext) -> StageResult:
     path = context.directory / "labels.parquet"
-    pairs = run_task(_write_given_labels, context.inputs["sample"], path)
+    pairs = context.executor.call(_write_given_labels, context.inputs["sample"], path)
     return StageResult(
         parts={"labels": [finish_part(context.directory, path, pairs)]},
         counts={
@@ -181,7 +182,7 @@ def _vector_labels(
         run = context.inputs.get("run-score")
         if run is not None and run.manifest.get("parts"):  # new rows: about the run's own centre;
             given = run.path("centre")  # the store that arms share is no run
-    counts = run_task(write_vector_labels, scope, similarity, paths, given)
+    counts = context.executor.call(write_vector_labels, scope, similarity, paths, given)
     rows = {"labels": counts["pairs"], "centre": 1}
     rows |= {f"vectors-{side}": counts.pop(f"vectors_{side}") for side in SIDES}
     parts = {
@@ -213,7 +214,7 @@ def _ask(
     unit: str,
 ) -> list[Part]:
     settings = context.config.teacher
-    return run_partitions(
+    return context.executor.map(
         partitions,
         scope.directory,
         worker,

@@ -12,11 +12,11 @@ import pyarrow.feather
 from numpy.typing import NDArray
 
 from engine import storage
-from engine.actors import PartitionWorker
 from engine.config import TeacherConfig
-from engine.crashes import CRASHED
 from engine.example import Example
 from engine.run_directory import atomic_path
+from engine.runtime.crashes import CRASHED
+from engine.runtime.executor import PartitionWorker
 from engine.teachers.store import PAIRS, PREPARED, Scope, stored_features, write_table
 from engine.teachers.teacher import (
     Features,

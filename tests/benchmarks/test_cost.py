@@ -8,7 +8,6 @@ from benchmarks.unit_costs import UnitCost, teacher_prices
 from engine.config import NetworkConfig, SampleConfig, TeacherConfig, parse_config
 from engine.example import Example, content_key
 from engine.pipeline import run
-from tests.in_process import replace_ray
 
 
 def fixed(seconds):
@@ -73,7 +72,6 @@ def test_an_encoder_as_cheap_as_the_networks_saves_nothing():
 
 @pytest.mark.parametrize("teacher", ["delift", "delift_se"])
 def test_the_counts_are_those_of_a_run(small_job, tmp_path, monkeypatch, teacher):
-    replace_ray(monkeypatch)
     job = {**small_job, "run_dir": str(tmp_path)}
     job["sample"] = {**job["sample"], "fraction": 0.1}
     if teacher == "delift_se":

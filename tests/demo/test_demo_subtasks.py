@@ -8,7 +8,6 @@ import pytest
 
 from engine.config import load_config
 from engine.pipeline import run
-from tests.in_process import replace_ray
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -16,7 +15,6 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_a_row_counts_for_the_skill_that_it_helps_most(
     small_job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    replace_ray(monkeypatch)
     config = load_config(
         ROOT / "jobs/configs/demo_less.yaml",
         {

@@ -121,12 +121,10 @@ import pytest
 from engine import pipeline
 from engine.config import parse_config
 from engine.run_directory import read_table
-from tests.in_process import replace_ray
 from tests.small_job import make_small_job
 
 
 def test_both_in_a_run(tmp_path, monkeypatch):
-    replace_ray(monkeypatch)
     job = make_small_job(tmp_path)
     job |= {"teacher": {"name": "overlap"}, "selection": {"budget": 30, "objective": "top_max"}}
     job["run_dir"] = str(tmp_path / "run")

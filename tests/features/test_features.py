@@ -12,7 +12,6 @@ from engine.features.feature import FEATURES, assembled, sources_of, text_length
 from engine.features.rows import FeatureRows
 from engine.kernels.product import unit_rows
 from engine.pipeline import run
-from tests.in_process import replace_ray
 
 ALL = tuple(FEATURES)
 
@@ -78,7 +77,6 @@ def test_the_cosine_without_the_text_is_refused_before_anything_is_read(tmp_path
 
 
 def test_a_run_with_every_feature(small_job, tmp_path, monkeypatch):
-    replace_ray(monkeypatch)
     teacher = {**small_job["teacher"], "name": "rds"}
     config = parse_config(
         {**small_job, "run_dir": str(tmp_path / "run"), "teacher": teacher, "features": list(ALL)}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import tracemalloc
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,10 @@ from engine.config import parse_config
 from engine.influence import candidate_index, factors, pairs, pools, predict_stage
 from engine.influence.predict import mean_influence, predict_influence, top_candidates
 from engine.network.influence_network import InfluenceNetwork
-from engine.run_directory import Artifact, Part, RunDirectory, finish_part
+from engine.run_directory import Artifact, RunDirectory, finish_part
+from engine.runtime.executor import Executor
+from engine.runtime.local import LocalExecutor
+from engine.runtime.ray_cluster import RayExecutor
 from engine.stage import StageContext, StageResult
 from engine.students.cosine import CosineStudent
 
@@ -78,25 +80,8 @@ class _Inputs:
 
 
 @pytest.fixture
-def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Partitions and tasks in this process instead of on Ray."""
-
-    def run_partitions(
-        partitions: Any, root: Path, worker: Any, worker_args: Any, **rest: Any
-    ) -> list[Part]:
-        made = worker(**worker_args)
-        done = []
-        for partition in partitions:
-            rows, usage = made.write(partition.payload, root / partition.path)
-            done.append(finish_part(root, root / partition.path, rows, usage))
-        return done
-
-    def run_task(function: Callable[..., Any], *args: Any, threads: int = 1) -> Any:
-        return function(*args)
-
-    monkeypatch.setattr(predict_stage, "run_partitions", run_partitions)
-    monkeypatch.setattr(predict_stage, "run_task", run_task)
-    monkeypatch.setattr(predict_stage, "node_cpus", lambda: 2)
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a few hundred rows are several blocks."""
     cut(monkeypatch, 256, 2**27)
 
 
@@ -112,6 +97,7 @@ def predict(
     network: Any = None,
     e_c: np.ndarray = E_C,
     e_t: np.ndarray = E_T,
+    executor: Executor | None = None,
     **influence: Any,
 ) -> tuple[Path, StageResult]:
     inputs = _Inputs(path, network or make_network(), e_c, e_t)
@@ -123,7 +109,9 @@ def predict(
     }
     directory = path / "predict"
     (directory).mkdir()
-    return directory, predict_stage.run(StageContext(parse_config(config), directory, inputs.made))
+    return directory, predict_stage.run(
+        StageContext(parse_config(config), directory, inputs.made, executor or LocalExecutor())
+    )
 
 
 def neighbours(directory: Path, result: StageResult) -> tuple[np.ndarray, np.ndarray]:
@@ -142,7 +130,7 @@ SPARSE = {"max_dense_gib": 1e-9, "neighbours": 7}
 
 
 @pytest.mark.parametrize("hidden", [(10,), (6, 4)])
-def test_dense(in_process: None, tmp_path: Path, hidden: tuple[int, ...]) -> None:
+def test_dense(small_blocks: None, tmp_path: Path, hidden: tuple[int, ...]) -> None:
     network = make_network(hidden)
     directory, result = predict(tmp_path, network)
     expected = predict_influence(network, E_C, E_T)
@@ -156,7 +144,7 @@ def test_dense(in_process: None, tmp_path: Path, hidden: tuple[int, ...]) -> Non
 
 
 @pytest.mark.parametrize("hidden", [(10,), (6, 4)])
-def test_neighbours(in_process: None, tmp_path: Path, hidden: tuple[int, ...]) -> None:
+def test_neighbours(small_blocks: None, tmp_path: Path, hidden: tuple[int, ...]) -> None:
     network = make_network(hidden)
     directory, result = predict(tmp_path, network, **SPARSE)
     top = top_candidates(network, E_C, E_T, 7)
@@ -170,7 +158,7 @@ def cosine() -> CosineStudent:
     return CosineStudent(DIM, 2.0, -0.5)
 
 
-def test_a_student_in_the_product_form(in_process: None, tmp_path: Path) -> None:
+def test_a_student_in_the_product_form(small_blocks: None, tmp_path: Path) -> None:
     directory, result = predict(tmp_path / "dense", cosine())
     expected = predict_influence(cosine(), E_C, E_T)
     assert matrix(directory, result).tobytes() == expected.tobytes()
@@ -186,7 +174,7 @@ def test_a_student_in_the_product_form(in_process: None, tmp_path: Path) -> None
 
 
 def test_an_index_of_the_candidates_and_its_recall_are_in_the_manifest(
-    in_process: None,
+    small_blocks: None,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -209,7 +197,7 @@ def test_an_index_of_the_candidates_and_its_recall_are_in_the_manifest(
     ]
 
 
-def test_pointwise(in_process: None, tmp_path: Path) -> None:
+def test_pointwise(small_blocks: None, tmp_path: Path) -> None:
     network = make_network(pairwise=False)
     directory, result = predict(tmp_path, network)
     expected = predict_influence(network, E_C, E_T[:1])
@@ -217,7 +205,7 @@ def test_pointwise(in_process: None, tmp_path: Path) -> None:
     assert np.load(directory / "mean_influence.npy").tobytes() == expected[:, 0].tobytes()
 
 
-def test_subtasks(in_process: None, tmp_path: Path) -> None:
+def test_subtasks(small_blocks: None, tmp_path: Path) -> None:
     directory, _ = predict(tmp_path, subtask_column="task")
     by_task = mean_influence(make_network(), E_C, E_T, groups=TASKS)
     expected = by_task.max(axis=1)
@@ -227,7 +215,7 @@ def test_subtasks(in_process: None, tmp_path: Path) -> None:
 @pytest.mark.parametrize("student", [make_network, cosine])
 @pytest.mark.parametrize("sparse", [False, True])
 def test_any_cut_gives_the_same_rows(
-    in_process: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sparse: bool, student: Any
+    small_blocks: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sparse: bool, student: Any
 ) -> None:
     settings = SPARSE if sparse else {}
     read = neighbours if sparse else matrix
@@ -242,7 +230,7 @@ def test_any_cut_gives_the_same_rows(
 
 
 def test_pools_and_their_recall_are_in_the_manifest(
-    in_process: None,
+    small_blocks: None,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -273,7 +261,7 @@ def test_pools_and_their_recall_are_in_the_manifest(
 
 @pytest.mark.parametrize("sparse", [False, True])
 def test_a_worker_needs_no_more_memory_than_is_said(
-    in_process: None,
+    small_blocks: None,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -329,6 +317,6 @@ def test_the_same_bytes_on_one_and_two_actors_and_after_a_kill(tmp_path: Path) -
             "influence": {**SPARSE, "execution": {"max_actors": 2}},
         }
     )
-    again = predict_stage.run(StageContext(config, directory, inputs))
+    again = predict_stage.run(StageContext(config, directory, inputs, RayExecutor()))
     assert [p.sha256 for group in again.parts.values() for p in group] == sums[1]
     assert kept.stat().st_mtime_ns == made_at and lost.exists()

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import ray
 
-from engine.actors import Partition, PartitionWorker, run_partitions
-from engine.cluster import connected, cpu_resources, run_task
 from engine.config import Execution, RayConfig
 from engine.run_directory import read_json, write_json
+from engine.runtime.executor import Partition, PartitionWorker
+from engine.runtime.ray_cluster import connected
 
 
 def where():
@@ -34,10 +34,10 @@ class Place(PartitionWorker):
         return 1, {}
 
 
-def places(root, name, settings, count, seconds):
+def places(executor, root, name, settings, count, seconds):
     work = [Partition(f"{name}/{i}.json", 1, {"seconds": seconds}) for i in range(count)]
     execution = Execution(**settings)
-    parts = run_partitions(work, root, Place, {}, label=name, unit="parts", execution=execution)
+    parts = executor.map(work, root, Place, {}, label=name, unit="parts", execution=execution)
     return [read_json(root / part.path) for part in parts]
 
 
@@ -61,14 +61,14 @@ def main():
     connect(address)
     told = {"cpu_nodes_before": cpu_nodes()}
     count, seconds = asked.get("count", 12), 1.0 if "count" in asked else 0.2
-    with connected(RayConfig(cpu_resource="cpu_node")):
-        pools = {n: places(root, n, s, count, seconds) for n, s in asked["pools"].items()}
-        alone = {n: places(root, n, s, 1, 0) for n, s in asked.get("alone", {}).items()}
-        told["tasks"] = sorted({run_task(where)[1] for _ in range(6)})
+    with connected(RayConfig(cpu_resource="cpu_node")) as executor:
+        pools = {n: places(executor, root, n, s, count, seconds) for n, s in asked["pools"].items()}
+        alone = {n: places(executor, root, n, s, 1, 0) for n, s in asked.get("alone", {}).items()}
+        told["tasks"] = sorted({executor.call(where)[1] for _ in range(6)})
     told["pools"] = {name: sorted({kind for _, kind in found}) for name, found in pools.items()}
     told["alone"] = {name: sorted({kind for _, kind in found}) for name, found in alone.items()}
     told["nodes"] = {name: sorted({node for node, _ in found}) for name, found in pools.items()}
-    told["cpu_nodes_after"], told["afterwards"] = cpu_nodes(), cpu_resources()
+    told["cpu_nodes_after"] = cpu_nodes()
     sys.stdout.write(json.dumps(told) + "\n")
 
 

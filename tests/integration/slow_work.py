@@ -13,12 +13,12 @@ import time
 
 
 def lay():
-    from engine import actors
     from engine.errors import ModelError
     from engine.models import encoder
+    from engine.runtime.executor import PartitionRunner
     from engine.teachers import delift
 
-    finish, poison = actors._PoolActor._finish, os.environ.get("POISON")
+    finish, poison = PartitionRunner._finish, os.environ.get("POISON")
 
     def slow_finish(self, partition, path):
         if log := os.environ.get("WORK_LOG"):
@@ -28,7 +28,7 @@ def lay():
         time.sleep(float(os.environ.get("SLOW_S", "0")))
         return finish(self, partition, path)
 
-    actors._PoolActor._finish = slow_finish
+    PartitionRunner._finish = slow_finish
 
     def crashing(function, texts_of):
         def call(*args, **kwargs):

@@ -3,8 +3,9 @@
 import pytest
 
 from engine.errors import EngineError
-from engine.evaluation.fine_tune import TrainingJob, fine_tune_on_ray, train_adapters
+from engine.evaluation.fine_tune import TrainingJob, fine_tune, train_adapters
 from engine.run_directory import finished_part
+from engine.runtime.ray_cluster import RayExecutor
 from tests.evaluation.subsets import evaluation_settings, write_inputs
 from tests.tiny_models import build_tiny_language_model
 
@@ -18,7 +19,7 @@ def test_two_workers_train_what_one_process_does(ray_local, tmp_path):
     for name in ("here", "ray"):
         (tmp_path / name).mkdir()
     train_adapters(JOBS, settings, inputs, tmp_path / "here")
-    fine_tune_on_ray(JOBS, settings, inputs, tmp_path / "ray", "test")
+    fine_tune(RayExecutor(), JOBS, settings, inputs, tmp_path / "ray", "test")
     for job in JOBS:
         assert finished_part(tmp_path / "ray" / job.path) is not None
         mine, theirs = (tmp_path / name / job.path for name in ("here", "ray"))
@@ -30,4 +31,4 @@ def test_a_worker_that_cannot_train_says_why_at_once(ray_local, tmp_path):
     model = build_tiny_language_model(tmp_path / "model")
     settings = evaluation_settings(model, max_tokens=16)
     with pytest.raises(EngineError, match=r"evaluation\.qlora\.max_tokens 16"):
-        fine_tune_on_ray(JOBS[:1], settings, inputs, tmp_path, "test")
+        fine_tune(RayExecutor(), JOBS[:1], settings, inputs, tmp_path, "test")

@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 JOB = """
 import os, subprocess, sys
-from engine.cluster import connected
+from engine.runtime.ray_cluster import connected
 from engine.config import RayConfig
 
 with connected(RayConfig(num_cpus=1, object_store_mib=100)):

@@ -9,13 +9,10 @@ import sys
 import time
 from pathlib import Path
 
-import pytest
-
 from engine.additions import ADDITION_STAGES, score_new
 from engine.config import parse_config
 from engine.pipeline import run
 from engine.run_directory import RunDirectory
-from tests.in_process import replace_ray
 from tests.small_job import write_rows
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,11 +37,11 @@ def test_a_killed_job_goes_on_and_leaves_the_same_bytes(small_job, tmp_path):
     }
     new = tmp_path / "new.jsonl"
     write_rows(new, 60, 9, "n")
-    with pytest.MonkeyPatch.context() as patch:
-        replace_ray(patch)
-        directory = run(parse_config({**settings, "run_dir": str(tmp_path / "a")}), until="select")
-        shutil.copytree(directory.path, tmp_path / "b")
-        undisturbed = contents(score_new(directory.path, str(new)))
+    directory = run(
+        parse_config({**settings, "run_dir": str(tmp_path / "a")}), until="select", executor="local"
+    )
+    shutil.copytree(directory.path, tmp_path / "b")
+    undisturbed = contents(score_new(directory.path, str(new), executor="local"))
     command = [sys.executable, str(ROOT / "jobs/score_new.py"), "--run-dir", str(tmp_path / "b")]
     command += ["--corpus", str(new), "--ray.num_cpus", "2"]
     environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}

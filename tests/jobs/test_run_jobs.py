@@ -10,7 +10,6 @@ import pytest
 
 from engine.config import parse_config
 from engine.pipeline import run
-from tests.in_process import replace_ray
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -26,9 +25,7 @@ def finished(small_job, tmp_path_factory):
     }
     row = {"id": "broken", "instruction": "", "output": "x"}
     (folder / "bad.jsonl").write_text(json.dumps(row) + "\n")
-    with pytest.MonkeyPatch.context() as patch:
-        replace_ray(patch)
-        return run(parse_config(job), until="select")
+    return run(parse_config(job), until="select")
 
 
 def start(name, *arguments):

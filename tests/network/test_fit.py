@@ -13,10 +13,11 @@ import torch
 from engine.config import NetworkConfig
 from engine.errors import InputError, SettingsError
 from engine.network import fit
-from engine.network.fit import FitSummary, fit_network, fit_on_ray
+from engine.network.fit import FitSummary, fit_network, train_network
 from engine.network.influence_network import InfluenceNetwork
 from engine.network.training import Trainer
 from engine.network.training_set import TrainingSet
+from engine.runtime.ray_cluster import RayExecutor
 from tests.network.problems import planted, unseen_block
 
 
@@ -133,8 +134,14 @@ def fit_in(directory: Path, data: TrainingSet, **values: Any) -> FitSummary:
     (directory / "data").mkdir(exist_ok=True)
     data.save(directory / "data")
     config = settings(**{**RAY_SETTINGS, **values})
-    return fit_on_ray(
-        directory / "data", directory / "n.safetensors", config, 0, directory / "ray", "fit"
+    return train_network(
+        RayExecutor(),
+        directory / "data",
+        directory / "n.safetensors",
+        config,
+        0,
+        directory / "ray",
+        "fit",
     )
 
 
@@ -189,7 +196,7 @@ def test_the_same_bytes_after_a_worker_died(
     expected = fit_in(calm, data)
     loop = fit._train_loop
 
-    def dying_loop(config: dict[str, Any]) -> dict[str, Any]:
+    def dying_loop(config: dict[str, Any], team: Any) -> dict[str, Any]:
         """One worker dies in epoch 3 of the first attempt; afterwards its team starts at 3."""
         import os
 
@@ -208,7 +215,7 @@ def test_the_same_bytes_after_a_worker_died(
             return original(self)
 
         training.Trainer.train_epoch = train_epoch  # type: ignore[method-assign]
-        return loop(config)
+        return loop(config, team)
 
     monkeypatch.setattr(fit, "_train_loop", dying_loop)
     assert fit_in(rough, data) == expected

@@ -16,14 +16,12 @@ from engine.planning.machines import Machines, read_cluster
 from engine.planning.plan import headline, make_plan, table, wall_of
 from engine.progress import say
 from engine.run_directory import read_json
-from tests.in_process import replace_ray
 
 LESS = {"lora_rank": 4, "warmup_epochs": 1, "projection_dim": 64}
 
 
 @pytest.fixture
 def job(small_job, tmp_path, monkeypatch):
-    replace_ray(monkeypatch)
     monkeypatch.setattr(planning, "PROBED_ROWS", 16)
     monkeypatch.setattr(planning, "PROBE_SECONDS", 0.0)  # the first pieces of each kind
     return {**copy.deepcopy(small_job), "run_dir": str(tmp_path / "run")}

@@ -5,16 +5,15 @@ import pytest
 
 from engine.config import Execution
 from engine.run_directory import RunDirectory, finish_part
+from engine.runtime.local import LocalExecutor
 from engine.selection import nearest
 from engine.selection.nearest import NearestRows, find_nearest, read_nearest
-from tests.in_process import replace_ray
 
 M, DIM = 600, 16
 
 
 @pytest.fixture(autouse=True)
-def in_process(monkeypatch):
-    replace_ray(monkeypatch)
+def small_blocks(monkeypatch):
     monkeypatch.setattr(nearest, "BLOCK_ROWS", 256)
     monkeypatch.setattr(nearest, "CHUNK_ROWS", 100)
 
@@ -46,7 +45,7 @@ def test_exact_lists_are_those_of_comparing_everything(embeddings, tmp_path):
     artifact, rows = embeddings
     similarity = np.clip(rows @ rows.T, 0, 1)
     everything = NearestRows(artifact, "candidates", None, 7)
-    found = find_nearest(everything, tmp_path / "near", "near", Execution())
+    found = find_nearest(LocalExecutor(), everything, tmp_path / "near", "near", Execution())
     ids, values, recall = lists(found, tmp_path)
     assert recall == 1 and ids.shape == (M, 7)
     np.testing.assert_allclose(values, -np.sort(-similarity, axis=1)[:, :7], atol=1e-6)
@@ -59,7 +58,9 @@ def test_some_rows_and_never_the_row_itself(embeddings, tmp_path):
     chosen = np.sort(np.random.default_rng(1).permutation(M)[:150])
     np.save(tmp_path / "rows.npy", chosen)
     asked = NearestRows(artifact, "candidates", tmp_path / "rows.npy", 1, others=True)
-    ids, values, _ = lists(find_nearest(asked, tmp_path / "near", "near", Execution()), tmp_path)
+    ids, values, _ = lists(
+        find_nearest(LocalExecutor(), asked, tmp_path / "near", "near", Execution()), tmp_path
+    )
     similarity = rows @ rows.T
     np.fill_diagonal(similarity, -1)
     best = chosen[similarity[:, chosen].argmax(axis=1)]
@@ -72,7 +73,7 @@ def test_many_rows_go_through_an_index_whose_recall_is_measured(embeddings, tmp_
     monkeypatch.setattr(nearest, "EXACT_ROWS", 100)
     asked = NearestRows(artifact, "candidates", None, 3, others=True)
     ids, values, recall = lists(
-        find_nearest(asked, tmp_path / "near", "near", Execution()), tmp_path
+        find_nearest(LocalExecutor(), asked, tmp_path / "near", "near", Execution()), tmp_path
     )
     assert (ids != np.arange(M)[:, None]).all()
     similarity = rows @ rows.T

@@ -16,7 +16,6 @@ from engine.run_directory import read_json, read_table
 from engine.selection.explain import explain
 from engine.selection.kernel_files import KernelFiles
 from engine.selection.quality import judge
-from tests.in_process import replace_ray
 from tests.small_job import write_rows
 
 ANSWERS = np.array([3, 1, np.nan, np.nan, 2, np.nan, 0, np.nan, np.nan, np.nan], np.float32)
@@ -101,7 +100,6 @@ def test_settings_that_make_no_sense(settings: dict[str, Any], said: str, tmp_pa
 def test_a_run_with_a_gate(
     small_job: dict[str, Any], tmp_path: Any, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    replace_ray(monkeypatch)
     model = small_job["teacher"]["model"]
     job = {
         **small_job,
@@ -153,7 +151,6 @@ def test_who_is_not_judged_weighs_like_the_median() -> None:
 def test_a_gate_that_costs_nothing(
     small_job: dict[str, Any], tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    replace_ray(monkeypatch)
     job = {
         **small_job,
         "run_dir": str(tmp_path / "run"),

@@ -11,13 +11,7 @@ from engine.errors import SettingsError
 from engine.pipeline import run
 from engine.selection.kernel_files import scaled
 from engine.selection.select import select
-from tests.in_process import replace_ray
 from tests.small_job import write_rows
-
-
-@pytest.fixture(autouse=True)
-def in_process(monkeypatch):
-    replace_ray(monkeypatch)
 
 
 @pytest.fixture(scope="module")

@@ -19,13 +19,11 @@ from engine.selection.explain import explain
 from engine.selection.select import select
 from engine.stages.second_look import completed
 from engine.teachers import score
-from tests.in_process import replace_ray
 from tests.planning.test_plan import of_teacher
 
 
 @pytest.fixture
 def job(small_job, tmp_path, monkeypatch):
-    replace_ray(monkeypatch)
     found = {**copy.deepcopy(small_job), "run_dir": str(tmp_path / "run")}
     found["selection"] = {"budget": 20, "second_look": 2.0, "second_look_targets": 7}
     return found

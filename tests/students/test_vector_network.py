@@ -16,7 +16,6 @@ from engine.pipeline import run
 from engine.students.choice import choose
 from engine.students.student import load_student
 from engine.students.vector_network import VectorNetworkStudent
-from tests.in_process import replace_ray
 from tests.students.problems import problem
 
 NETWORK = NetworkConfig.model_validate({"epochs": 60, "patience": 10})
@@ -70,7 +69,6 @@ def test_it_contends_where_there_are_enough_rows(
 def test_a_run_with_it(
     small_job: dict[str, Any], tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    replace_ray(monkeypatch)
     teacher = {**small_job["teacher"], "name": "rds"}
     student = {"name": "vector_network", "vector_units": 50, "targets": "exact"}
     job = {**small_job, "run_dir": str(tmp_path / "run"), "teacher": teacher, "student": student}

@@ -13,7 +13,6 @@ from engine.run_directory import read_json
 from engine.study import study as studying
 from engine.study.study import run_study
 from engine.study.tune import _fixed, _measure, _plain, _row
-from tests.in_process import replace_ray
 from tests.small_job import write_rows
 
 
@@ -28,7 +27,6 @@ def run_here(config, unit, data_dir, storage, name, rankings):
 
 @pytest.fixture
 def job(small_job, tmp_path, monkeypatch):
-    replace_ray(monkeypatch)
     monkeypatch.setattr(studying, "run_trials", run_here)
     job = copy.deepcopy(small_job)
     return {

@@ -13,7 +13,6 @@ from engine.errors import SettingsError
 from engine.pipeline import run
 from engine.run_directory import read_table
 from engine.teachers.fit_labels import cosines
-from tests.in_process import replace_ray
 
 
 def test_cosines_by_hand() -> None:
@@ -25,7 +24,6 @@ def test_cosines_by_hand() -> None:
 def test_every_row_has_a_score_and_none_is_paid_for(
     small_job: dict[str, Any], tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    replace_ray(monkeypatch)
     job = {k: v for k, v in small_job.items() if k not in ("sample", "teacher")}
     directory = run(parse_config({**job, "run_dir": str(tmp_path), "teacher": {"name": "fit"}}))
     score, embed = directory.artifact("4-teacher"), directory.artifact("2-embeddings")

@@ -18,13 +18,7 @@ from engine.planning.sizes import asked_for
 from engine.run_directory import read_table
 from engine.study.study import run_study
 from engine.teachers.sample import MIN_TRAINING, split_given
-from tests.in_process import replace_ray
 from tests.small_job import write_rows
-
-
-@pytest.fixture(autouse=True)
-def in_process(monkeypatch):
-    replace_ray(monkeypatch)
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,6 @@ from engine.kernels.adam import AdamStep
 from engine.pipeline import run
 from engine.teachers.less import LessSettings, LessTeacher
 from engine.teachers.teacher import Usage, load_teacher, teacher_class
-from tests.in_process import replace_ray
 from tests.oracles import less as oracle
 from tests.tiny_models import build_tiny_language_model
 
@@ -152,7 +151,6 @@ def test_candidates_are_as_good_as_for_the_sub_task_they_help_most(
     small_job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """cos_of_mean through the pipeline, beside what the stored features say."""
-    replace_ray(monkeypatch)
 
     def job(column: str):
         less = {**SMALL, "projection_dim": 64, "aggregation": "cos_of_mean"}

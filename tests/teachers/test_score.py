@@ -6,12 +6,10 @@ from engine.config import parse_config
 from engine.pipeline import run
 from engine.run_directory import read_json
 from engine.teachers import missing
-from tests.in_process import replace_ray
 
 
 @pytest.fixture
 def asked(small_job, tmp_path, monkeypatch):
-    replace_ray(monkeypatch)
     settings = {**small_job, "teacher": {"name": "random"}}
 
     def ask(name):

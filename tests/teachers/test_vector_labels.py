@@ -10,12 +10,10 @@ from engine.artifact_rows import as_matrix
 from engine.config import parse_config
 from engine.pipeline import run
 from engine.run_directory import map_table
-from tests.in_process import replace_ray
 
 
 @pytest.fixture
 def job(small_job, tmp_path, monkeypatch):
-    replace_ray(monkeypatch)
     return {
         **small_job,
         "run_dir": str(tmp_path / "run"),

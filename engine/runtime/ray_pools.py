@@ -1,10 +1,7 @@
-"""Actor pools over partitions, on the cluster of cluster.py.
+"""Pools of actors over partitions, by Ray Data.
 
-A *partition* is a piece of work that depends on the data alone: a row range, a group of pairs. An
-actor of a Ray Data pool takes one partition at a time, reads its rows from the run directory,
-writes its part there and returns a record of a few hundred bytes. So rows never pass through the
-driver, Ray's block layout and the number of actors cannot change a byte, and a partition whose
-part is finished is never done again.
+An actor takes one partition at a time, so Ray's block layout and the number of actors cannot change
+a byte, and neither can workers that die: they are replaced, and what they had finished is there.
 """
 
 from __future__ import annotations
@@ -13,10 +10,8 @@ import json
 import secrets
 import socket
 import warnings
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -25,103 +20,32 @@ import ray.data
 from ray.exceptions import RayActorError, WorkerCrashedError
 
 from engine import errors, storage
-from engine.cluster import cpu_resources, first_line, limit_threads, unseen_sentence
 from engine.config import Execution
-from engine.crashes import Trail, crashed_loading, loaded
 from engine.errors import EngineError, RunDirectoryError
-from engine.progress import Progress
-from engine.run_directory import Part, disk_problems_told, finish_part, finished_part
-from engine.stage import Stopwatch
+from engine.run_directory import Part, disk_problems_told
+from engine.runtime.crashes import crashed_loading, loaded
+from engine.runtime.executor import Partition, PartitionRunner, PartitionWorker, limit_threads
+from engine.runtime.ray_cluster import first_line, unseen_sentence
 
-__all__ = [
-    "Partition",
-    "PartitionWorker",
-    "run_partitions",
-]
+__all__ = ["on_pool"]
 
 # Worker processes are replaced without end, since on a cluster of spot machines all of them are, in
 # time; `crashes` is what ends work that kills every worker.
 _WITHOUT_END = -1
 
 
-@dataclass(frozen=True)
-class Partition:
-    """A piece of work and the file it ends in.
-
-    Attributes:
-        path: of the data file, relative to the artifact; its name holds a digest of all that the
-            content depends on.
-        units: how much work it is, in the unit of the progress bar.
-        payload: what the worker needs to know: small and JSON-able, never rows.
-    """
-
-    path: str
-    units: int
-    payload: dict[str, Any] = field(default_factory=dict)
-
-
-class PartitionWorker(ABC):
-    """What an actor does with a partition; built once per actor, so `__init__` loads the model."""
-
-    @abstractmethod
-    def write(self, payload: Mapping[str, Any], path: Path) -> tuple[int, dict[str, float]]:
-        """Write the partition's data file atomically; returns its rows and what it cost.
-
-        Rows of `payload["left_out"]`, if there are any, get no answer but `crashes.CRASHED`. Raise
-        EngineError for what the user can act on. Must be safe to repeat.
-        """
-
-    def num_rows(self, payload: Mapping[str, Any]) -> int:
-        """Rows that `try_row` can try and `write` can leave out; 0 when it has none."""
-        return 0
-
-    def try_row(self, payload: Mapping[str, Any], row: int) -> None:
-        """Do the work for one row alone and forget it, to find out whether it crashes."""
-        raise AssertionError(f"{type(self).__name__} cannot try row {row} alone")
-
-
-def run_partitions(
-    partitions: Sequence[Partition],
-    root: Path,
-    worker: type[PartitionWorker],
-    worker_args: Mapping[str, Any],
-    *,
-    label: str,
-    unit: str,
-    execution: Execution,
-    threads: int = 1,
-) -> list[Part]:
-    """Do the partitions that are not finished yet on an actor pool; returns all parts in order.
-
-    Memory of the driver: one record per partition. A crash or kill loses at most the partition
-    that each actor was at.
-    """
-    with ThreadPoolExecutor(16) as threads_of_driver:  # in object storage each is a request
-        records = threads_of_driver.map(lambda p: finished_part(root / p.path), partitions)
-        found = {p.path: part for p, part in zip(partitions, records, strict=True)}
-    pending = [p for p in partitions if found[p.path] is None]
-    total, left = sum(p.units for p in partitions), sum(p.units for p in pending)
-    with Progress(label, total, unit, done=total - left) as progress:
-        for part, units in _on_pool(pending, root, worker, worker_args, execution, threads):
-            found[part.path] = part
-            progress.advance(units)
-    parts = [found[p.path] for p in partitions]
-    assert all(part is not None for part in parts), "a partition ended without its part"
-    return [part for part in parts if part is not None]
-
-
-def _on_pool(
+def on_pool(
     pending: Sequence[Partition],
     root: Path,
     worker: type[PartitionWorker],
     worker_args: Mapping[str, Any],
     execution: Execution,
     threads: int,
+    resources: Mapping[str, float],
 ) -> Iterator[tuple[Part, int]]:
-    if not pending:
-        return
+    """Parts of some partitions and their units of work, in the order in which they are finished."""
     if len(pending) == 1:
-        yield _alone(pending[0], root, worker, worker_args, execution, threads)
+        yield _alone(pending[0], root, worker, worker_args, execution, threads, resources)
         return
     pool, num_cpus = _pool_size(execution, threads, len(pending), ray.cluster_resources())
     job = secrets.token_hex(4)
@@ -140,7 +64,7 @@ def _on_pool(
             batch_size=1,
             num_cpus=num_cpus,
             num_gpus=execution.num_gpus or None,
-            resources=_placement(execution) or None,
+            resources=dict(resources) or None,
             max_restarts=_WITHOUT_END,
             max_task_retries=_WITHOUT_END,
         )
@@ -151,10 +75,6 @@ def _on_pool(
         raise _died(error) from None
 
 
-def _placement(execution: Execution) -> dict[str, float]:
-    return {} if execution.num_gpus else cpu_resources()
-
-
 def _alone(
     partition: Partition,
     root: Path,
@@ -162,13 +82,14 @@ def _alone(
     worker_args: Mapping[str, Any],
     execution: Execution,
     threads: int,
+    resources: Mapping[str, float],
 ) -> tuple[Part, int]:
     """A single partition as a task: a pool would start a process for it, some ten seconds."""
     cpus = min(float(threads), max(ray.cluster_resources().get("CPU", 1.0), 1.0))
     remote = ray.remote(
         num_cpus=cpus,
         num_gpus=execution.num_gpus or None,
-        resources=_placement(execution) or None,
+        resources=dict(resources) or None,
         max_retries=_WITHOUT_END,
     )(_do_alone)
     text, job = json.dumps(asdict(partition)), secrets.token_hex(4)
@@ -247,7 +168,7 @@ class _PoolActor:
         self._failure: dict[str, str] | None = None
         limit_threads(threads)
         try:
-            self._worker = self._load(worker, worker_args)
+            self._runner = PartitionRunner(self._load(worker, worker_args), self._root, job)
         except EngineError as error:  # told as a result: Ray would wrap it in its own traceback
             self._failure = _told(error, where=_other_node())
 
@@ -272,27 +193,12 @@ class _PoolActor:
         if self._failure is not None:
             return self._failure
         partition = Partition(**json.loads(text))
-        path = self._root / partition.path
         try:
             with disk_problems_told(self._root):
-                # of an earlier try, whose answer was lost with its node
-                part = finished_part(path) or self._finish(partition, path)
+                part = self._runner.do(partition)
         except EngineError as error:
             return _told(error)
         return {"part": asdict(part), "units": partition.units}
-
-    def _finish(self, partition: Partition, path: Path) -> Part:
-        watch, worker, payload = Stopwatch(), self._worker, partition.payload
-        trail = Trail.start(self._root, partition.path, self._job, worker.num_rows(payload))
-        try:
-            for row in trail.suspects():
-                worker.try_row(payload, row)
-            left_out = {"left_out": trail.crashing} if trail.crashing else {}
-            rows, usage = worker.write({**payload, **left_out}, path)
-            usage = {**usage, **watch.usage()}
-            return finish_part(self._root, path, rows, usage, trail.crashing)
-        finally:  # not reached by a worker that dies
-            trail.end()
 
 
 def _told(error: EngineError, where: str = "") -> dict[str, str]:

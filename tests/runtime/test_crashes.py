@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from engine.crashes import MAX_ROWS, MAX_TRIES, Trail, crashed_loading, loaded
 from engine.errors import EngineError
+from engine.runtime.crashes import MAX_ROWS, MAX_TRIES, Trail, crashed_loading, loaded
 
 
 def work(path, num_rows, dies_at, job="job"):
