@@ -37,6 +37,7 @@ from benchmarks.unit_costs import (
     selection_seconds,
     teacher_prices,
 )
+from engine.artifacts.files import read_json
 from engine.config import (
     PACKAGED_ENCODER,
     EmbeddingConfig,
@@ -46,9 +47,8 @@ from engine.config import (
 )
 from engine.example import Example, content_key
 from engine.progress import say
-from engine.run_directory import read_json
+from engine.teachers.designs import Draw, Side, draw_pairs, draw_points
 from engine.teachers.less import LessSettings
-from engine.teachers.sample import Draw, Side, draw_pairs, draw_points
 from engine.teachers.teacher import teacher_class
 
 CORPUS = ROOT.parent / "shared/data/corpus_small.parquet"

@@ -19,8 +19,8 @@ from typing import Any, Literal
 from benchmarks.synthetic import DIM
 from engine.corpus import layout
 from engine.influence.pairs import UNIT_ROWS
-from engine.influence.predict_stage import BLOCK_PAIRS, MAX_MEAN_THREADS
 from engine.selection.nearest import BLOCK_ROWS
+from engine.stages.predict import BLOCK_PAIRS, MAX_MEAN_THREADS
 from engine.teachers.missing import PARTS_AIMED_AT, POINTS_PER_BUCKET
 
 __all__ = [

@@ -4,7 +4,7 @@
 
 Both data sets of ../shared/data/corpus_small.parquet: rows drawn by hash among those of at most
 `--tokens` tokens (prompt and answer of a longer row would cost a CPU too much), candidates from the
-split `train`, targets from `valid`, test rows from `test`. All arms of `engine.arms` with the
+split `train`, targets from `valid`, test rows from `test`. All arms of `jobs/evaluate.py` with the
 packaged 135M model, in context and by QLoRA; `--small` adds its first ten layers in each teacher's
 place. `--markdown FILE` writes the tables.
 """
@@ -26,12 +26,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.fidelity import TEACHERS
 from benchmarks.provenance import ROOT, save
 from benchmarks.small_model import NUM_LAYERS, write_small_model
-from engine.arms import evaluate
+from engine.artifacts.files import read_json
 from engine.config import PACKAGED_LANGUAGE_MODEL, Config, ModelConfig, RayConfig, parse_config
 from engine.models.token_counter import TokenCounter
 from engine.progress import say
-from engine.run_directory import read_json
 from engine.runtime.ray_cluster import connected
+from engine.stages.arms import evaluate
 
 CORPUS = ROOT.parent / "shared/data/corpus_small.parquet"
 DATASETS = ("alpaca_like", "superni_like")

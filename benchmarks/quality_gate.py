@@ -31,11 +31,11 @@ from benchmarks import target_recovery as recovery
 from benchmarks.provenance import markdown_table, save
 from benchmarks.target_recovery import DEFAULT, MIXED, SEEDS, SHARES, Pool, Row
 from engine import audit_predictions
+from engine.artifacts.files import atomic_path
 from engine.config import PACKAGED_LANGUAGE_MODEL, NetworkConfig, StudentConfig, TeacherConfig
 from engine.config.quality import QualityConfig
 from engine.network.training_set import TrainingSet
 from engine.progress import say
-from engine.run_directory import atomic_path
 from engine.selection.quality import judge
 from engine.students.choice import choose, fit_student
 from engine.teachers.teacher import load_teacher

@@ -52,8 +52,8 @@ from benchmarks.scale_nodes import (
     subset_digest,
 )
 from benchmarks.synthetic import write_rows, write_static_encoder
+from engine.artifacts.files import read_json
 from engine.progress import say
-from engine.run_directory import read_json
 
 STAGES = {
     "ingest": "1-corpus",

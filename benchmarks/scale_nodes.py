@@ -15,7 +15,8 @@ from typing import Any
 
 from benchmarks.provenance import ROOT
 from benchmarks.simulated import worker_environment
-from engine.run_directory import RunDirectory, file_sha256, read_json
+from engine.artifacts.files import file_sha256, read_json
+from engine.artifacts.run_directory import RunDirectory
 
 __all__ = [
     "PoolTimes",
@@ -77,7 +78,7 @@ def run_on_nodes(
     from ray.cluster_utils import Cluster
 
     from engine.config import parse_config
-    from engine.pipeline import run
+    from engine.stages.pipeline import run
 
     head = {"num_cpus": 0, "object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
     cluster = Cluster(initialize_head=True, head_node_args=head)

@@ -40,8 +40,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.provenance import markdown_table, save
 from engine import select
-from engine.artifact_rows import as_lists
-from engine.run_directory import save_array
+from engine.artifacts.files import save_array
+from engine.artifacts.rows import as_lists
 from engine.selection.kernel_files import KernelFiles
 from engine.selection.partitioned import (
     CLUSTERS_PER_PARTITION,

@@ -30,9 +30,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.fidelity import CORPUS, TEACHERS
 from benchmarks.provenance import ROOT, markdown_table, save
 from benchmarks.quality import draw, short_rows
+from engine.artifacts.files import read_json
 from engine.config import Config, RayConfig, override, parse_config
 from engine.progress import say
-from engine.run_directory import read_json
 from engine.runtime.ray_cluster import connected
 from engine.study.charts import charts_of
 from engine.study.figures import write_figures

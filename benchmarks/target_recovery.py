@@ -56,6 +56,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.provenance import markdown_table, save
 from engine import audit_predictions, select
+from engine.artifacts.files import atomic_path, read_json, write_json
 from engine.audit.predictions import Audit
 from engine.config import (
     PACKAGED_ENCODER,
@@ -71,7 +72,6 @@ from engine.kernels.product import unit_rows
 from engine.models.prompt_tokenizer import TrainingRow, tokenised_row
 from engine.network.training_set import TrainingSet
 from engine.progress import say
-from engine.run_directory import atomic_path, read_json, write_json
 from engine.selection import baselines
 from engine.selection.select import Tail
 from engine.students.choice import choose, fit_student, targets_of

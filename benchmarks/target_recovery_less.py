@@ -27,10 +27,10 @@ from benchmarks import target_recovery as recovery
 from benchmarks.provenance import markdown_table, save
 from benchmarks.students import SETTINGS
 from benchmarks.target_recovery import CHUNK, DEFAULT, MIXED, OBJECTIVES, SEEDS, SHARES, Pool, Row
+from engine.artifacts.files import atomic_path
 from engine.config import TeacherConfig
 from engine.example import Example, order_hash
 from engine.progress import say
-from engine.run_directory import atomic_path
 from engine.teachers.less import LessTeacher
 
 CHUNKS, PIECE = 3, 128

@@ -22,13 +22,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from engine.additions import score_new
     from engine.audit.predictions import audit_predictions
     from engine.influence.predict import mean_influence, predict_influence, top_candidates
     from engine.network.fit import fit_network
     from engine.network.influence_network import InfluenceNetwork
-    from engine.pipeline import run
     from engine.selection.select import select
+    from engine.stages.additions import score_new
+    from engine.stages.pipeline import run
     from engine.students.vectors import VectorStudent
 
 __all__ = [
@@ -52,8 +52,8 @@ _HOME = {
     "fit_network": "engine.network.fit",
     "mean_influence": "engine.influence.predict",
     "predict_influence": "engine.influence.predict",
-    "run": "engine.pipeline",
-    "score_new": "engine.additions",
+    "run": "engine.stages.pipeline",
+    "score_new": "engine.stages.additions",
     "select": "engine.selection.select",
     "top_candidates": "engine.influence.predict",
 }

@@ -23,10 +23,10 @@ from engine.command_line import Arguments, main
 
 def evaluate(arguments: Arguments) -> dict[str, Any]:
     """Evaluate all arms; prints the table and returns where it lies."""
-    from engine.arms import evaluate
+    from engine.artifacts.files import shown
     from engine.errors import SettingsError
     from engine.progress import say
-    from engine.run_directory import shown
+    from engine.stages.arms import evaluate
     from engine.storage import fetch
 
     if arguments.until is not None:

@@ -22,9 +22,9 @@ from engine.command_line import RunArguments, main_of_run
 
 def explain(arguments: RunArguments) -> dict[str, Any]:
     """Say it in words on stderr; returns all that is known of the row."""
+    from engine.artifacts.run_directory import RunDirectory
     from engine.errors import RunDirectoryError
     from engine.progress import say
-    from engine.run_directory import RunDirectory
     from engine.selection.explain import explain
 
     run = RunDirectory.at(arguments.run_dir)

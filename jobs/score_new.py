@@ -25,8 +25,8 @@ from engine.command_line import RunArguments, main_of_run
 
 def score_new(arguments: RunArguments) -> dict[str, Any]:
     """Do what is missing of the addition; returns its headline."""
-    from engine.additions import headline, score_new
     from engine.progress import say
+    from engine.stages.additions import headline, score_new
 
     directory = score_new(
         arguments.run_dir,

@@ -25,8 +25,8 @@ from engine.command_line import Arguments, main
 
 def select(arguments: Arguments) -> dict[str, Any]:
     """Run the pipeline; returns the headline of its report."""
-    from engine.pipeline import run
     from engine.progress import say
+    from engine.stages.pipeline import run
 
     directory = run(
         arguments.config,

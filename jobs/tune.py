@@ -24,8 +24,8 @@ from engine.command_line import Arguments, main
 
 def tune(arguments: Arguments) -> dict[str, Any]:
     """Run the study; returns where its table lies and what won."""
+    from engine.artifacts.files import read_json
     from engine.errors import SettingsError
-    from engine.run_directory import read_json
     from engine.study.study import run_study
 
     if arguments.until is not None:

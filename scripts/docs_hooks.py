@@ -1,6 +1,6 @@
 """Hooks of mkdocs: what a page links to in the repository becomes part of the site.
 
-Pages link to files beside docs/ (../engine/pipeline.py) as they do for a reader of the repository.
+Pages link to files beside docs/ (../engine/errors.py) as they do for a reader of the repository.
 Here such a file is copied to source/ in the site, Markdown as a page and the rest as text, and the
 link goes there. A link to a file that does not exist stays as it is, so that mkdocs complains.
 """

@@ -11,8 +11,8 @@ import pytest
 
 from engine.command_line import main_of_run
 from engine.errors import InputError
-from engine.pipeline import STAGES
 from engine.progress import Progress, in_stage, printable, say
+from engine.stages.pipeline import STAGES
 
 ROOT = Path(__file__).resolve().parents[1]
 JOBS = sorted(path.name for path in (ROOT / "jobs").glob("*.py"))

@@ -15,12 +15,12 @@ import pyarrow.parquet as pq
 import pytest
 
 import engine
+from engine.artifacts.run_directory import RunDirectory
 from engine.command_line import main_of_run
 from engine.config import parse_config
-from engine.pipeline import run
 from engine.progress import say
-from engine.run_directory import RunDirectory
 from engine.selection.explain import explain
+from engine.stages.pipeline import run
 from tests.small_job import WORDS, write_rows
 
 MARK = "ZqMARK"  # in all that a stranger chose

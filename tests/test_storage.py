@@ -7,21 +7,14 @@ import numpy as np
 import pytest
 
 from engine import storage
+from engine.artifacts.files import atomic_path, load_array, read_json, save_array, write_json
+from engine.artifacts.parts import finish_part, finished_part
+from engine.artifacts.run_directory import RunDirectory
 from engine.config import CorpusConfig
-from engine.corpus.ingest import identity
 from engine.corpus.readers import list_slices, read_slice
 from engine.errors import InputError, RunDirectoryError, SettingsError, StorageError
 from engine.models.resolve import model_identity, resolve
-from engine.run_directory import (
-    RunDirectory,
-    atomic_path,
-    finish_part,
-    finished_part,
-    load_array,
-    read_json,
-    save_array,
-    write_json,
-)
+from engine.stages.ingest import identity
 from tests import buckets
 from tests.tiny_models import build_tiny_encoder
 
@@ -157,7 +150,7 @@ def test_a_stage_is_reopened_committed_and_swept_in_the_bucket(url):
 
 
 def test_a_run_in_use_is_left_alone_and_one_of_the_dead_is_taken(url, monkeypatch):
-    from engine import run_directory
+    from engine.artifacts import run_directory
 
     run = RunDirectory.at("s3://bucket/locked")
     monkeypatch.setattr(run_directory.time, "sleep", lambda seconds: None)

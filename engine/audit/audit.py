@@ -10,14 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.artifact_rows import as_matrix, target_side
+from engine.artifacts.files import map_table, read_table
+from engine.artifacts.rows import as_matrix, target_side
+from engine.artifacts.run_directory import Artifact
 from engine.audit.predictions import audit_predictions
 from engine.audit.verdict import Look
 from engine.config import Config, FeatureName
 from engine.features.rows import FeatureRows
 from engine.kernels.arrays import FloatArray
 from engine.network.training_set import MIN_LABELS, TrainingSet
-from engine.run_directory import Artifact, map_table, read_table
 from engine.students.choice import fit_student, others_of, targets_of
 from engine.students.network import TrainedStudent
 from engine.students.student import Student, load_student, student_class

@@ -17,8 +17,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from engine.artifacts.files import atomic_path, read_table
 from engine.corpus.tables import EXCERPT_CHARACTERS, REJECTED
-from engine.run_directory import atomic_path, read_table
 
 __all__ = ["find_duplicates", "rows_at"]
 

@@ -10,9 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from engine.artifacts.files import atomic_path, digest, read_table
+from engine.artifacts.parts import Part
 from engine.config import Execution
 from engine.corpus.tables import ROWS, Side
-from engine.run_directory import Part, atomic_path, digest, read_table
 from engine.runtime.executor import Executor, Partition, PartitionWorker
 
 __all__ = ["lay_out"]

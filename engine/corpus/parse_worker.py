@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from engine.artifacts.files import atomic_path
 from engine.config import CorpusConfig
 from engine.corpus.readers import Record, count_lines, read_slice
 from engine.corpus.schema import ParsedRow, extra_as_json, matches, parse
@@ -17,7 +18,6 @@ from engine.corpus.slices import SourceSlice
 from engine.corpus.tables import EXCERPT_CHARACTERS, PARSED, REJECTED, rejections_path
 from engine.errors import InputError
 from engine.example import order_hash
-from engine.run_directory import atomic_path
 from engine.runtime.executor import PartitionWorker
 
 __all__ = ["ParseWorker"]

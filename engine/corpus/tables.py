@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from engine.artifacts.files import read_table
+from engine.artifacts.parts import Part, total_usage
 from engine.config import CorpusConfig
-from engine.run_directory import Part, read_table, total_usage
 
 __all__ = [
     "EXCERPT_CHARACTERS",

@@ -17,7 +17,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from engine.artifact_rows import TableParts, VectorParts
+from engine.artifacts.files import (
+    atomic_path,
+    digest,
+    load_array,
+    read_json,
+    save_array,
+    write_json,
+)
+from engine.artifacts.parts import Part, finish_part, total_usage
+from engine.artifacts.rows import TableParts, VectorParts
+from engine.artifacts.run_directory import Artifact
 from engine.config import Config, EvaluationConfig
 from engine.evaluation.cells import Cell, Method, subset_rows
 from engine.evaluation.fine_tune import trained_model
@@ -27,20 +37,8 @@ from engine.kernels.arrays import FloatArray, IndexArray
 from engine.models.encoder import Encoder
 from engine.models.generating_model import GeneratingModel, Sampling
 from engine.models.resolve import model_identity
-from engine.run_directory import (
-    Artifact,
-    Part,
-    atomic_path,
-    digest,
-    finish_part,
-    load_array,
-    read_json,
-    save_array,
-    total_usage,
-    write_json,
-)
 from engine.runtime.executor import Partition, PartitionWorker
-from engine.stage import StageContext, StageResult
+from engine.runtime.stage import StageContext, StageResult
 
 __all__ = ["AnswerWorker", "nearest_rows", "run"]
 

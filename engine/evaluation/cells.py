@@ -8,8 +8,9 @@ from typing import Literal
 
 import numpy as np
 
+from engine.artifacts.files import read_table
+from engine.artifacts.run_directory import Artifact
 from engine.kernels.arrays import IndexArray
-from engine.run_directory import Artifact, read_table
 
 __all__ = ["Cell", "Method", "subset_rows"]
 

@@ -23,7 +23,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from engine import storage
-from engine.artifact_rows import TableParts
+from engine.artifacts.files import atomic_path, digest, read_json, write_json
+from engine.artifacts.parts import finish_part, finished_part, total_usage
+from engine.artifacts.rows import TableParts
+from engine.artifacts.run_directory import Artifact
 from engine.config import Config, EvaluationConfig, ModelConfig
 from engine.errors import EngineError, InputError
 from engine.evaluation.cells import Cell, subset_rows
@@ -33,19 +36,9 @@ from engine.models.adapters import save_adapter
 from engine.models.lora import LoraModel, learning_rates
 from engine.models.prompt_tokenizer import TrainingRow
 from engine.models.resolve import model_identity
-from engine.run_directory import (
-    Artifact,
-    atomic_path,
-    digest,
-    finish_part,
-    finished_part,
-    read_json,
-    total_usage,
-    write_json,
-)
 from engine.runtime.executor import Executor, Team, Training
-from engine.stage import StageContext, StageResult
-from engine.stopwatch import Stopwatch
+from engine.runtime.stage import StageContext, StageResult
+from engine.runtime.stopwatch import Stopwatch
 
 __all__ = ["TrainingJob", "fine_tune", "run", "train_adapters", "trained_model"]
 
@@ -275,7 +268,10 @@ def fine_tune(
             {
                 "jobs": [asdict(job) for job in jobs],
                 "evaluation": settings.model_dump(mode="json"),
-                "inputs": {name: str(artifact.directory) for name, artifact in inputs.items()},
+                "inputs": {
+                    name: [str(artifact.directory), artifact.manifest]
+                    for name, artifact in inputs.items()
+                },
                 "root": str(root),
             },
             num_workers=min(execution.max_actors or 1, len(jobs)),
@@ -306,7 +302,9 @@ def _train_loop(config: dict[str, Any], team: Team) -> dict[str, Any]:
     settings = EvaluationConfig.model_validate(config["evaluation"])
     jobs = [TrainingJob(**job) for job in config["jobs"]]
     jobs = _share(jobs, team.size)[team.rank]
-    inputs = {name: Artifact(Path(path)) for name, path in config["inputs"].items()}
+    inputs = {
+        name: Artifact(Path(path), manifest) for name, (path, manifest) in config["inputs"].items()
+    }
     root = Path(config["root"])
     try:
         train_adapters(jobs, settings, inputs, root)

@@ -10,7 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from engine.artifact_rows import TableParts
+from engine.artifacts.files import atomic_path, digest, read_json, read_table, write_json
+from engine.artifacts.parts import finish_part, total_usage
+from engine.artifacts.rows import TableParts
+from engine.artifacts.run_directory import Artifact
 from engine.config import Config, EvaluationConfig, ModelConfig
 from engine.evaluation.cells import Cell
 from engine.evaluation.judge import RUBRIC_VERSION, JudgedRow, grade
@@ -21,18 +24,8 @@ from engine.kernels.arrays import FloatArray
 from engine.models.encoder import Encoder
 from engine.models.generating_model import GeneratingModel
 from engine.models.resolve import model_identity
-from engine.run_directory import (
-    Artifact,
-    atomic_path,
-    digest,
-    finish_part,
-    read_json,
-    read_table,
-    total_usage,
-    write_json,
-)
 from engine.runtime.executor import Partition, PartitionWorker
-from engine.stage import StageContext, StageResult
+from engine.runtime.stage import StageContext, StageResult
 
 __all__ = ["GradeWorker", "run", "similarity_model"]
 

@@ -15,10 +15,10 @@ from typing import Protocol
 
 import numpy as np
 
+from engine.artifacts.files import digest
 from engine.errors import ModelError
 from engine.kernels.arrays import FloatArray
 from engine.models.prompt_tokenizer import CHARACTERS_PER_TOKEN, ChatFrame
-from engine.run_directory import digest
 
 __all__ = ["RUBRIC_VERSION", "Grades", "JudgedRow", "grade", "judge_prompts", "parse_grade"]
 

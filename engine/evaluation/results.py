@@ -9,17 +9,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from engine.artifacts.files import atomic_path, read_json, read_table, write_json
+from engine.artifacts.parts import finish_part
+from engine.artifacts.run_directory import Artifact
 from engine.evaluation import compare
 from engine.evaluation.cells import Cell
-from engine.run_directory import (
-    Artifact,
-    atomic_path,
-    finish_part,
-    read_json,
-    read_table,
-    write_json,
-)
-from engine.stage import StageContext, StageResult
+from engine.runtime.stage import StageContext, StageResult
 
 __all__ = ["run"]
 

@@ -10,12 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from engine import storage
-from engine.errors import RunDirectoryError, SettingsError
-from engine.exports.formats import DATASET_INFO, FORMATS, write_dataset, write_file
-from engine.progress import say
-from engine.run_directory import (
-    Artifact,
-    RunDirectory,
+from engine.artifacts.files import (
     atomic_path,
     disk_problems_told,
     file_sha256,
@@ -23,6 +18,10 @@ from engine.run_directory import (
     shown,
     write_json,
 )
+from engine.artifacts.run_directory import Artifact, RunDirectory
+from engine.errors import RunDirectoryError, SettingsError
+from engine.exports.formats import DATASET_INFO, FORMATS, write_dataset, write_file
+from engine.progress import say
 from engine.spelling import meant
 
 __all__ = ["export"]

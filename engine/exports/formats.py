@@ -23,8 +23,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from engine import storage
+from engine.artifacts.files import file_sha256
+from engine.artifacts.run_directory import Artifact
 from engine.exports.rows import spoken
-from engine.run_directory import Artifact, file_sha256
 
 __all__ = ["DATASET_INFO", "FORMATS", "write_dataset", "write_file"]
 

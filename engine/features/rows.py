@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.artifact_rows import VectorParts
+from engine.artifacts.rows import VectorParts
+from engine.artifacts.run_directory import Artifact
 from engine.config import FeatureName
 from engine.features.feature import Source, assembled, sources_of
 from engine.kernels.arrays import FloatArray
-from engine.run_directory import Artifact
 
 __all__ = ["FeatureRows", "group_of"]
 

@@ -19,11 +19,11 @@ import safetensors
 import safetensors.numpy
 
 from engine import storage
+from engine.artifacts.files import atomic_path
 from engine.errors import RunDirectoryError
 from engine.kernels.arrays import FloatArray, IndexArray
 from engine.kernels.product import Grid, ProductTop, in_steps
 from engine.kernels.top import Top
-from engine.run_directory import atomic_path
 
 __all__ = ["CandidateIndex", "find_index"]
 

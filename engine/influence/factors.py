@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.artifact_rows import target_side
+from engine.artifacts.files import load_array, save_array
+from engine.artifacts.rows import target_side
+from engine.artifacts.run_directory import Artifact
 from engine.config import FeatureName
 from engine.features.rows import FeatureRows
 from engine.influence.candidate_index import CandidateIndex
@@ -29,7 +31,6 @@ from engine.kernels.product import (
     product_means,
 )
 from engine.kernels.top import Top
-from engine.run_directory import Artifact, load_array, save_array
 from engine.runtime.executor import PartitionWorker
 from engine.students.student import ProductStudent, load_student
 

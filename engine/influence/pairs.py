@@ -22,7 +22,9 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from engine import storage
-from engine.artifact_rows import target_side
+from engine.artifacts.files import atomic_path, load_array, save_array
+from engine.artifacts.rows import target_side
+from engine.artifacts.run_directory import Artifact
 from engine.config import FeatureName
 from engine.features.rows import FeatureRows
 from engine.influence.pools import Pools, PoolSearch
@@ -33,7 +35,6 @@ from engine.kernels.pairwise import pairwise_block
 from engine.kernels.top import RunningTop, Top
 from engine.kernels.units import Units, norm_bound
 from engine.network.influence_network import InfluenceNetwork
-from engine.run_directory import Artifact, atomic_path, load_array, save_array
 from engine.runtime.executor import PartitionWorker
 
 __all__ = [

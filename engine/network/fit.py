@@ -18,13 +18,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from engine.artifacts.files import atomic_path
 from engine.config import NetworkConfig
 from engine.errors import SettingsError
 from engine.network.ensemble import EnsembleTrainer
 from engine.network.influence_network import InfluenceNetwork
 from engine.network.training import EpochLoss
 from engine.network.training_set import TrainingSet
-from engine.run_directory import atomic_path
 from engine.runtime.executor import Executor, Team, Training
 
 __all__ = ["FitSummary", "fit_network", "train_network"]

@@ -9,9 +9,9 @@ from typing import Any, Literal
 import numpy as np
 
 from engine import storage
+from engine.artifacts.files import load_array, read_json, save_array, write_json
 from engine.errors import InputError
 from engine.kernels.arrays import FloatArray, IndexArray
-from engine.run_directory import load_array, read_json, save_array, write_json
 
 __all__ = ["MIN_LABELS", "TrainingSet"]
 

@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from engine.artifact_rows import TableParts, target_side
+from engine.artifacts.rows import TableParts, target_side
+from engine.artifacts.run_directory import Artifact, RunDirectory, discard
 from engine.config import Config, ModelConfig
 from engine.errors import SettingsError
 from engine.features.feature import sources_of
 from engine.models.resolve import resolve
-from engine.pipeline import STAGES
 from engine.planning.estimate import Prices, StageEstimate, estimate, totals
 from engine.planning.machines import Machines, this_machine
 from engine.planning.probe import (
@@ -33,11 +33,11 @@ from engine.planning.probe import (
     probe_teacher,
 )
 from engine.planning.sizes import Asked, Sizes, asked_for, sizes_of
-from engine.run_directory import Artifact, RunDirectory, discard
 from engine.runtime.executor import Executor
 from engine.runtime.opening import opened
+from engine.runtime.workflow import do_stage, paths_to_see, plan_stages
+from engine.stages.pipeline import STAGES
 from engine.teachers.teacher import Side, teacher_class
-from engine.workflow import do_stage, paths_to_see, plan_stages
 
 __all__ = ["Plan", "headline", "make_plan", "model_bytes", "table", "wall_of"]
 

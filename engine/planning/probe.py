@@ -14,17 +14,19 @@ from typing import Any
 
 import numpy as np
 
-from engine.artifact_rows import TableParts
+from engine.artifacts.files import atomic_path
+from engine.artifacts.parts import Part
+from engine.artifacts.rows import TableParts
+from engine.artifacts.run_directory import Artifact
 from engine.config import Config, EmbeddingConfig, Execution, NetworkConfig, TeacherConfig
-from engine.embedding.embed import ReadingWorker
 from engine.influence.predict import predict_influence
 from engine.kernels.arrays import FloatArray
 from engine.models.encoder import Encoder
 from engine.network.fit import fit_network
 from engine.network.influence_network import InfluenceNetwork
-from engine.run_directory import Artifact, Part, atomic_path
 from engine.runtime.executor import Executor, Partition, PartitionWorker
 from engine.selection.select import select
+from engine.stages.embed import ReadingWorker
 from engine.students.kernel_ridge import KernelRidge
 from engine.teachers.teacher import Side, load_teacher, teacher_class
 

@@ -14,12 +14,13 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.artifact_rows import TableParts, id_hashes, target_side
+from engine.artifacts.rows import TableParts, id_hashes, target_side
+from engine.artifacts.run_directory import Artifact
 from engine.config import Config
-from engine.run_directory import Artifact
 from engine.selection.prepare import num_to_select
+from engine.stages.sample import draw_given
+from engine.teachers.designs import Draw, Side, design_of, draw_pairs, draw_points
 from engine.teachers.given_scores import located
-from engine.teachers.sample import Draw, Side, design_of, draw_given, draw_pairs, draw_points
 from engine.teachers.teacher import teacher_class
 
 __all__ = ["Asked", "Sizes", "asked_for", "sizes_of"]

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.artifact_rows import TableParts
+from engine.artifacts.rows import TableParts
+from engine.artifacts.run_directory import Artifact
 from engine.errors import SettingsError
-from engine.run_directory import Artifact
 
 __all__ = ["Composition", "Group", "Mix", "composition"]
 

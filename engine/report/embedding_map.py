@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.artifact_rows import VectorParts
+from engine.artifacts.rows import VectorParts
+from engine.artifacts.run_directory import Artifact
 from engine.report.pool import Pool
 from engine.report.row_texts import RowText
-from engine.run_directory import Artifact
 
 __all__ = ["EmbeddingMap", "MapPoint", "embedding_map"]
 

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from engine.artifacts.files import load_array
+from engine.artifacts.run_directory import Artifact
 from engine.config import Config
 from engine.report.composition import Composition, composition
 from engine.report.fidelity_facts import (
@@ -43,7 +45,6 @@ from engine.report.selection_facts import (
     read_free,
     selection_remarks,
 )
-from engine.run_directory import Artifact, load_array
 
 __all__ = ["Facts", "collect"]
 

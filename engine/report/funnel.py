@@ -9,7 +9,8 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from engine import storage
-from engine.run_directory import Artifact, read_table
+from engine.artifacts.files import read_table
+from engine.artifacts.run_directory import Artifact
 
 __all__ = ["Rejection", "SideFunnel", "read_funnel"]
 

@@ -15,9 +15,9 @@ import numpy as np
 import scipy.stats
 from numpy.typing import NDArray
 
-from engine.artifact_rows import TableParts
+from engine.artifacts.rows import TableParts
+from engine.artifacts.run_directory import Artifact
 from engine.errors import SettingsError
-from engine.run_directory import Artifact
 
 __all__ = ["Chance", "KindCount", "KnownBad", "chance", "known_bad", "mark_of", "read_marks"]
 

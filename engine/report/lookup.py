@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.artifacts.run_directory import Artifact
 from engine.report.embedding_map import EmbeddingMap, embedding_map
 from engine.report.pool import Pool, listed_rows, mapped_rows, read_pool
 from engine.report.row_texts import RowText, read_texts
-from engine.run_directory import Artifact
 
 __all__ = ["ListedRow", "Lookup", "Nearest", "read_lookup"]
 

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.artifact_rows import TableParts
+from engine.artifacts.files import read_table
+from engine.artifacts.rows import TableParts
+from engine.artifacts.run_directory import Artifact
 from engine.report.known_bad import mark_of
 from engine.report.wording import ShownText, shown_text
-from engine.run_directory import Artifact, read_table
 
 __all__ = [
     "Distribution",

@@ -14,8 +14,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from engine.artifact_rows import TableParts, id_hashes
-from engine.run_directory import Artifact, load_array, read_table
+from engine.artifacts.files import load_array, read_table
+from engine.artifacts.rows import TableParts, id_hashes
+from engine.artifacts.run_directory import Artifact
 
 __all__ = ["Pool", "listed_rows", "mapped_rows", "read_pool"]
 

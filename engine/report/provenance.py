@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
+from engine.artifacts.run_directory import Artifact
 from engine.config import Config, ModelConfig
-from engine.run_directory import Artifact
 
 __all__ = ["ModelUsed", "Provenance", "StageRecord", "read_provenance"]
 

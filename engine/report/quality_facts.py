@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from engine.artifacts.files import read_json, read_table
+from engine.artifacts.run_directory import Artifact
 from engine.report.known_bad import read_marks
-from engine.run_directory import Artifact, read_json, read_table
 
 __all__ = ["QualityFacts", "quality_facts"]
 

@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from engine.artifact_rows import TableParts
+from engine.artifacts.rows import TableParts
+from engine.artifacts.run_directory import Artifact
 from engine.report.wording import excerpt
-from engine.run_directory import Artifact
 
 __all__ = ["RowText", "read_texts"]
 

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.artifacts.files import load_array
+from engine.artifacts.run_directory import Artifact
 from engine.report.wording import count, decimal, percent
-from engine.run_directory import Artifact, load_array
 
 __all__ = [
     "FreeAlternative",

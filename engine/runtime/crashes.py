@@ -20,8 +20,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from engine import storage
+from engine.artifacts.files import digest, read_json, write_json
 from engine.errors import EngineError
-from engine.run_directory import digest, read_json, write_json
 
 __all__ = ["CRASHED", "Trail", "crashed_loading"]
 

@@ -19,10 +19,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
+from engine.artifacts.parts import Part, finish_part, finished_part
 from engine.progress import Progress
-from engine.run_directory import Part, finish_part, finished_part
 from engine.runtime.crashes import Trail
-from engine.stopwatch import Stopwatch
+from engine.runtime.stopwatch import Stopwatch
 
 if TYPE_CHECKING:
     import torch

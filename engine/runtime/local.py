@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from threadpoolctl import threadpool_limits
 
+from engine.artifacts.files import disk_problems_told
+from engine.artifacts.parts import Part
 from engine.errors import SettingsError
-from engine.run_directory import Part, disk_problems_told
 from engine.runtime.executor import (
     Executor,
     Partition,

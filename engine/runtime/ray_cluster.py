@@ -24,9 +24,10 @@ from ray.exceptions import (
 )
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from engine.artifacts.files import disk_problems_told
+from engine.artifacts.parts import Part
 from engine.config import Execution, RayConfig
 from engine.errors import EngineError, RunDirectoryError, SettingsError
-from engine.run_directory import Part, disk_problems_told
 from engine.runtime.executor import (
     Executor,
     Partition,

@@ -20,9 +20,10 @@ import ray.data
 from ray.exceptions import RayActorError, WorkerCrashedError
 
 from engine import errors, storage
+from engine.artifacts.files import disk_problems_told
+from engine.artifacts.parts import Part
 from engine.config import Execution
 from engine.errors import EngineError, RunDirectoryError
-from engine.run_directory import Part, disk_problems_told
 from engine.runtime.crashes import crashed_loading, loaded
 from engine.runtime.executor import Partition, PartitionRunner, PartitionWorker, limit_threads
 from engine.runtime.ray_cluster import first_line, unseen_sentence

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from engine.artifact_rows import VectorParts
+from engine.artifacts.files import load_array, save_array
+from engine.artifacts.rows import VectorParts
+from engine.artifacts.run_directory import Artifact
 from engine.kernels.product import Grid, product_block, unit_rows
-from engine.run_directory import Artifact, load_array, save_array
 from engine.selection.problem import Problem
 
 __all__ = ["FREE", "write_free_alternative"]

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 
-from engine.artifact_rows import TableParts
+from engine.artifacts.files import read_table
+from engine.artifacts.rows import TableParts
+from engine.artifacts.run_directory import Artifact
 from engine.errors import InputError
-from engine.run_directory import Artifact, read_table
 
 __all__ = ["explain"]
 

@@ -10,9 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from engine.artifact_rows import TableParts
+from engine.artifacts.files import atomic_path, read_table
+from engine.artifacts.rows import TableParts
+from engine.artifacts.run_directory import Artifact
 from engine.kernels.arrays import DoubleArray, FloatArray, IndexArray
-from engine.run_directory import Artifact, atomic_path, read_table
 from engine.selection.nearest import read_nearest
 from engine.selection.problem import Problem
 from engine.selection.select import Selection

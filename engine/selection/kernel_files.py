@@ -24,9 +24,9 @@ from typing import Literal
 import numpy as np
 import scipy.sparse
 
-from engine.artifact_rows import as_matrix
+from engine.artifacts.files import load_array, map_table
+from engine.artifacts.rows import as_matrix
 from engine.kernels.arrays import DoubleArray, FloatArray, IndexArray
-from engine.run_directory import load_array, map_table
 
 __all__ = ["KernelFiles", "scaled"]
 

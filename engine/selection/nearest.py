@@ -20,19 +20,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.feather
 
-from engine.artifact_rows import VectorParts, as_lists, as_matrix
+from engine.artifacts.files import atomic_path, digest, file_sha256, load_array, map_table
+from engine.artifacts.parts import Part, finish_part
+from engine.artifacts.rows import VectorParts, as_lists, as_matrix
+from engine.artifacts.run_directory import Artifact
 from engine.config import Execution
 from engine.kernels.arrays import FloatArray, IndexArray
-from engine.run_directory import (
-    Artifact,
-    Part,
-    atomic_path,
-    digest,
-    file_sha256,
-    finish_part,
-    load_array,
-    map_table,
-)
 from engine.runtime.executor import Executor, Partition, PartitionWorker
 
 __all__ = ["NearestRows", "find_nearest", "read_nearest"]

@@ -30,16 +30,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from engine import storage
-from engine.artifact_rows import TableParts, VectorParts, id_hashes
-from engine.clusters import clusters_of
+from engine.artifacts.files import atomic_path, digest, load_array, read_table, save_array
+from engine.artifacts.rows import TableParts, VectorParts, id_hashes
 from engine.config import SelectionConfig
 from engine.errors import SettingsError
+from engine.features.clusters import clusters_of
 from engine.kernels.arrays import DoubleArray, FloatArray, IndexArray
-from engine.run_directory import atomic_path, digest, load_array, read_table, save_array
 from engine.runtime.executor import Partition, PartitionWorker
+from engine.runtime.stage import StageContext
 from engine.selection.problem import Problem
 from engine.selection.select import Selection
-from engine.stage import StageContext
 
 __all__ = [
     "dealt_out",

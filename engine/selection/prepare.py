@@ -14,19 +14,21 @@ from typing import Any
 
 import numpy as np
 
-from engine.artifact_rows import VectorParts
+from engine.artifacts.files import load_array, read_table, save_array
+from engine.artifacts.parts import Part, finish_part
+from engine.artifacts.rows import VectorParts
+from engine.artifacts.run_directory import Artifact
 from engine.components import component
 from engine.config import Config, SelectionConfig
 from engine.config.facts import OBJECTIVES
 from engine.config.selection import OBJECTIVE_SETTINGS
 from engine.errors import SettingsError
 from engine.kernels.arrays import FloatArray, IndexArray
-from engine.run_directory import Artifact, Part, finish_part, load_array, read_table, save_array
+from engine.runtime.stage import StageContext
 from engine.selection.kernel_files import KernelFiles, scaled
 from engine.selection.nearest import NearestRows, find_nearest, read_nearest
 from engine.selection.problem import Problem
 from engine.selection.row_limits import count_tokens, tokens_of, write_groups
-from engine.stage import StageContext
 
 __all__ = [
     "DEFAULT_BUDGET",

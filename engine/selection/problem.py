@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.artifacts.files import file_sha256, load_array
 from engine.kernels.arrays import DoubleArray, FloatArray, IndexArray
-from engine.run_directory import file_sha256, load_array
 from engine.selection.kernel_files import KernelFiles
 from engine.selection.limits import Limits, Quotas, group_limits, token_costs
 from engine.selection.select import Optimizer, Selection, Tail, select

@@ -9,14 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from engine.artifact_rows import EXAMPLE_COLUMNS, TableParts
+from engine.artifacts.files import digest, load_array, read_table, save_array
+from engine.artifacts.parts import Part
+from engine.artifacts.rows import EXAMPLE_COLUMNS, TableParts
+from engine.artifacts.run_directory import Artifact
 from engine.config import Config, ModelConfig
 from engine.errors import SettingsError
 from engine.example import Example
 from engine.kernels.arrays import IndexArray
 from engine.models.resolve import model_identity
 from engine.models.token_counter import TokenCounter
-from engine.run_directory import Artifact, Part, digest, load_array, read_table, save_array
 from engine.runtime.executor import Executor, Partition, PartitionWorker
 from engine.spelling import meant
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.artifact_rows import as_matrix
+from engine.artifacts.files import load_array, map_table
+from engine.artifacts.rows import as_matrix
 from engine.kernels.arrays import IndexArray
-from engine.run_directory import load_array, map_table
 
 __all__ = ["Spread", "spread"]
 

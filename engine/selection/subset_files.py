@@ -9,9 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from engine.artifact_rows import TableParts
+from engine.artifacts.files import atomic_path
+from engine.artifacts.rows import TableParts
+from engine.artifacts.run_directory import Artifact
 from engine.kernels.arrays import FloatArray
-from engine.run_directory import Artifact, atomic_path
 from engine.selection.select import Selection
 
 __all__ = ["RANKING_COLUMNS", "write_jsonl", "write_parquet", "write_ranking", "write_subset"]

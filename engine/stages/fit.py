@@ -12,7 +12,17 @@ from typing import Any
 
 import numpy as np
 
-from engine.artifact_rows import target_side
+from engine.artifacts.files import (
+    atomic_path,
+    digest,
+    load_array,
+    read_json,
+    save_array,
+    write_json,
+)
+from engine.artifacts.parts import finish_part
+from engine.artifacts.rows import target_side
+from engine.artifacts.run_directory import Artifact
 from engine.audit.audit import NOT_AUDITED, audit, labels_of, renumbered, vectors_of
 from engine.audit.verdict import Look
 from engine.config import Config
@@ -22,17 +32,7 @@ from engine.network.fit import train_network
 from engine.network.influence_network import InfluenceNetwork
 from engine.network.training_set import MIN_LABELS, TrainingSet
 from engine.progress import say
-from engine.run_directory import (
-    Artifact,
-    atomic_path,
-    digest,
-    finish_part,
-    load_array,
-    read_json,
-    save_array,
-    write_json,
-)
-from engine.stage import StageContext, StageResult
+from engine.runtime.stage import Stage, StageContext, StageResult
 from engine.students.choice import choose, fit_student, prepared
 from engine.students.kernel import KernelStudent
 from engine.students.kernel_ridge import KernelRidge
@@ -40,7 +40,7 @@ from engine.students.network import TrainedStudent
 from engine.students.student import load_student, student_class
 from engine.students.vectors import PredictedVectors
 
-__all__ = ["run"]
+__all__ = ["STAGE", "run"]
 
 MAX_THREADS = 16
 ROWS = "candidate_rows.npy"  # of the training set: which candidates of the corpus they are
@@ -291,3 +291,13 @@ def _audit(
     write_json(path, found)
     summary = {name: found[name] for name in ("judged_quadrant", "spearman", "r2", "means")}
     return {"trusted": found["trusted"], "reason": found["reasons"][0], **summary}
+
+
+STAGE = Stage(
+    name="fit",
+    directory="5-student",
+    run=run,
+    settings=("seed", "features", "student", "network"),
+    reads=("embed", "sample", "score"),
+    version=7,
+)

@@ -7,22 +7,20 @@ is the main one or the gate's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from engine.artifacts.files import load_array, read_json, read_table
+from engine.artifacts.parts import finish_part
+from engine.artifacts.run_directory import Artifact
 from engine.config import Config
-from engine.influence import predict_stage
 from engine.progress import say
-from engine.run_directory import Artifact, finish_part, load_array, read_json, read_table
+from engine.runtime.stage import Stage, StageContext, StageResult
 from engine.selection.quality import judge
-from engine.stage import Stage, StageContext, StageResult
-from engine.stages import fit
-from engine.teachers import sample, score
+from engine.stages import fit, predict, sample, score
 from engine.teachers.store import write_table
 
 __all__ = ["QUALITY", "config_of_gate"]
@@ -45,24 +43,6 @@ def config_of_gate(config: Config) -> Config:
             "influence": no_subtasks,
         }
     )
-
-
-def _of_gate(run: Callable[[StageContext], StageResult]) -> Callable[[StageContext], StageResult]:
-    def run_for_gate(context: StageContext) -> StageResult:
-        inputs = {name.removeprefix(_PREFIX): made for name, made in context.inputs.items()}
-        # where the main teacher's answers are kept, whatever its own settings are
-        home = Artifact(context.directory.parent / "4-teacher", {"fingerprint": ""})
-        if run is score.run:
-            inputs["run-score"] = home
-        return run(replace(context, config=config_of_gate(context.config), inputs=inputs))
-
-    return run_for_gate
-
-
-def _identity_of_gate(
-    identity: Callable[[Config], Mapping[str, Any]],
-) -> Callable[[Config], Mapping[str, Any]]:
-    return lambda config: identity(config_of_gate(config))
 
 
 def run(context: StageContext) -> StageResult:
@@ -128,43 +108,41 @@ def _judge(
     }
 
 
-# After predict, where `quality` is set; what their output depends on is in the gate's settings.
+def _for_gate(stage: Stage, directory: str, *more: str) -> Stage:
+    """A stage of the pipeline with the gate's settings, on the gate's artifacts."""
+
+    def run_for_gate(context: StageContext) -> StageResult:
+        inputs = {name.removeprefix(_PREFIX): made for name, made in context.inputs.items()}
+        if stage is score.STAGE:  # where the main teacher's answers are, whatever its settings
+            home = context.directory.parent / stage.directory
+            inputs["run-score"] = Artifact(home, {"fingerprint": ""})
+        return stage.run(replace(context, config=config_of_gate(context.config), inputs=inputs))
+
+    return Stage(
+        name=f"{_PREFIX}{stage.name}",
+        directory=directory,
+        run=run_for_gate,
+        settings=tuple(f"quality.{n}" if n in _OWN else n for n in stage.settings),
+        reads=tuple(f"{_PREFIX}{n}" if n in _MADE else n for n in (*stage.reads, *more)),
+        version=stage.version,
+        identity=lambda config: stage.identity(config_of_gate(config)),
+    )
+
+
+_OWN = ("sample", "teacher", "student")  # sections that the gate has too
+_MADE = ("sample", "score", "fit")
+
+# After predict, where `quality` is set.
 QUALITY: tuple[Stage, ...] = (
+    _for_gate(sample.STAGE, "3q-sample"),
+    _for_gate(score.STAGE, "4q-teacher", "embed"),
+    _for_gate(fit.STAGE, "5q-student"),
+    _for_gate(predict.STAGE, "6q-influence"),
     Stage(
-        "quality_sample",
-        "3q-sample",
-        _of_gate(sample.run),
-        ("seed", "quality.sample"),
-        ("ingest", "embed"),
-        identity=_identity_of_gate(sample.identity),
-    ),
-    Stage(
-        "quality_score",
-        "4q-teacher",
-        _of_gate(score.run),
-        ("quality.teacher",),
-        ("ingest", "embed", "quality_sample"),
-        identity=_identity_of_gate(score.identity),
-    ),
-    Stage(
-        "quality_fit",
-        "5q-student",
-        _of_gate(fit.run),
-        ("seed", "features", "quality.student", "network"),
-        ("embed", "quality_sample", "quality_score"),
-    ),
-    Stage(
-        "quality_predict",
-        "6q-influence",
-        _of_gate(predict_stage.run),
-        ("seed", "influence", "features"),
-        ("ingest", "embed", "quality_sample", "quality_score", "quality_fit"),
-    ),
-    Stage(
-        "quality",
-        "6q-quality",
-        run,
-        ("quality",),
-        ("quality_score", "quality_fit", "quality_predict"),
+        name="quality",
+        directory="6q-quality",
+        run=run,
+        settings=("quality",),
+        reads=("quality_score", "quality_fit", "quality_predict"),
     ),
 )

@@ -23,26 +23,20 @@ import pyarrow.feather
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from engine.artifact_rows import TableParts, as_lists, id_hashes, target_side
+from engine.artifacts.files import atomic_path, load_array, map_table, read_table, save_array
+from engine.artifacts.parts import finish_part
+from engine.artifacts.rows import TableParts, as_lists, id_hashes, target_side
+from engine.artifacts.run_directory import Artifact
 from engine.config import Config, SelectionConfig
 from engine.errors import SettingsError
 from engine.kernels.aggregation import max_of_group_means
 from engine.kernels.arrays import FloatArray, IndexArray
-from engine.named_columns import subtasks_of
-from engine.run_directory import (
-    Artifact,
-    atomic_path,
-    finish_part,
-    load_array,
-    map_table,
-    read_table,
-    save_array,
-)
+from engine.runtime.stage import Stage, StageContext, StageResult
 from engine.selection.prepare import num_to_select, prepare
-from engine.selection.select_stage import PICKS, SELECTED, rank
-from engine.stage import StageContext, StageResult
-from engine.teachers import score
-from engine.teachers.sample import Side, some_targets_each
+from engine.stages import score, select
+from engine.stages.named_columns import subtasks_of
+from engine.stages.select import PICKS, SELECTED, rank
+from engine.teachers.designs import Side, some_targets_each
 from engine.teachers.teacher import teacher_class
 
 __all__ = ["ask", "num_to_look_at", "refuse_too_many", "shortlist"]
@@ -233,3 +227,24 @@ def _predicted(predict: Artifact, rows: IndexArray) -> FloatArray:
             column[place[there]] = influence[there]
             found.append(column)
     return np.stack(found, axis=1)
+
+
+# Between predict and select, where `selection.second_look` asks for them.
+SECOND_LOOK: tuple[Stage, ...] = (
+    Stage(
+        name="shortlist",
+        directory="6a-shortlist",
+        run=shortlist,
+        settings=("seed", "selection", "influence.neighbours"),
+        reads=("ingest", "embed", "score", "predict"),
+        identity=select.STAGE.identity,
+    ),
+    Stage(
+        name="second_look",
+        directory="6b-second-look",
+        run=ask,
+        settings=("teacher", "influence.subtask_column"),
+        reads=("ingest", "sample", "score", "predict", "shortlist"),
+        identity=score.STAGE.identity,
+    ),
+)

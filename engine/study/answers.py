@@ -14,25 +14,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from engine.arms import answer_stages
+from engine.artifacts.files import atomic_path, digest, load_array, read_json, read_table
+from engine.artifacts.parts import finish_part
+from engine.artifacts.run_directory import Artifact, RunDirectory
 from engine.config import Config
 from engine.errors import SettingsError
 from engine.evaluation.cells import Cell
 from engine.kernels.arrays import IndexArray
-from engine.run_directory import (
-    Artifact,
-    RunDirectory,
-    atomic_path,
-    digest,
-    finish_part,
-    load_array,
-    read_json,
-    read_table,
-)
 from engine.runtime.executor import Executor
+from engine.runtime.workflow import do_stage, plan_stages, refuse_other_settings
+from engine.stages.arms import answer_stages
 from engine.study.subsets import num_of_share, random_ranking
 from engine.study.tune import ranking_path
-from engine.workflow import do_stage, plan_stages, refuse_other_settings
 
 __all__ = ["check_answers", "log_likelihoods"]
 

@@ -14,15 +14,16 @@ from typing import get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.artifact_rows import TableParts, VectorParts, id_hashes, target_side
+from engine.artifacts.files import load_array, read_table, save_array
+from engine.artifacts.rows import TableParts, VectorParts, id_hashes, target_side
+from engine.artifacts.run_directory import Artifact
 from engine.audit.audit import vectors_of
-from engine.clusters import clusters_of
 from engine.config import Config, FeatureName
+from engine.features.clusters import clusters_of
 from engine.features.feature import Source, assembled, sources_of
 from engine.features.rows import group_of
 from engine.kernels.arrays import FloatArray
-from engine.run_directory import Artifact, load_array, read_table, save_array
-from engine.teachers.sample import Side
+from engine.teachers.designs import Side
 from engine.teachers.teacher import teacher_class
 
 __all__ = ["StudyData", "write_study_data"]

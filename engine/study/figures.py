@@ -11,8 +11,8 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
+from engine.artifacts.files import atomic_path
 from engine.errors import SettingsError
-from engine.run_directory import atomic_path
 from engine.study.charts import Chart
 
 __all__ = ["PAGE", "write_figures"]

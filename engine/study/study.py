@@ -16,13 +16,14 @@ import pyarrow.parquet as pq
 import yaml
 
 from engine import storage
+from engine.artifacts.files import atomic_path, digest, read_json, write_json
+from engine.artifacts.run_directory import Artifact, RunDirectory
 from engine.config import Config, load_config, parse_config
 from engine.errors import SettingsError
-from engine.pipeline import STAGES, run
 from engine.progress import say
-from engine.run_directory import Artifact, RunDirectory, atomic_path, digest, read_json, write_json
 from engine.runtime.executor import Executor
 from engine.runtime.opening import opened
+from engine.stages.pipeline import STAGES, run
 from engine.study.answers import check_answers, log_likelihoods
 from engine.study.charts import charts_of
 from engine.study.data import write_study_data

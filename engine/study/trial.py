@@ -35,7 +35,7 @@ from engine.students.network import NetworkStudent, TrainedStudent
 from engine.students.student import ProductStudent, Student, student_class
 from engine.study.data import StudyData
 from engine.study.subsets import subset_agreement
-from engine.teachers.sample import Draw, design_of, draw_pairs, draw_points
+from engine.teachers.designs import Draw, design_of, draw_pairs, draw_points
 
 __all__ = ["TrialSettings", "all_influence", "run_trial", "settings_of_trial"]
 

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 
+from engine.artifacts.files import digest, save_array
 from engine.config import (
     Config,
     NetworkConfig,
@@ -27,7 +28,6 @@ from engine.config import (
     StudyConfig,
 )
 from engine.errors import EngineError, SettingsError
-from engine.run_directory import digest, save_array
 from engine.study.data import StudyData
 from engine.study.trial import TrialSettings, run_trial, settings_of_trial
 

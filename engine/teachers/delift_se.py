@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.artifacts.files import read_json, write_json
 from engine.config import PACKAGED_ENCODER, TeacherConfig
 from engine.errors import InputError
 from engine.example import Example
-from engine.run_directory import read_json, write_json
 from engine.teachers.teacher import (
     Features,
     FloatArray,

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from engine.artifact_rows import VectorParts
+from engine.artifacts.rows import VectorParts
+from engine.artifacts.run_directory import Artifact
 from engine.features.rows import group_of
 from engine.kernels.arrays import FloatArray, IndexArray
-from engine.run_directory import Artifact
 from engine.teachers.store import Scope, write_table
 
 __all__ = ["cosines", "write_fit_labels"]

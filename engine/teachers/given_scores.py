@@ -18,10 +18,11 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from engine import storage
-from engine.artifact_rows import TableParts, target_side
+from engine.artifacts.files import file_sha256
+from engine.artifacts.rows import TableParts, target_side
+from engine.artifacts.run_directory import Artifact
 from engine.config import GivenConfig, TeacherConfig
 from engine.errors import SettingsError
-from engine.run_directory import Artifact, file_sha256
 from engine.score_files import column_names, is_there, read_columns
 from engine.spelling import meant
 

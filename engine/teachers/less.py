@@ -35,12 +35,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from engine.artifacts.files import atomic_path
 from engine.config import Section, TeacherConfig
 from engine.config.facts import LANGUAGE_MODEL
 from engine.errors import InputError
 from engine.example import Example, order_hash
 from engine.models.prompt_tokenizer import TrainingRow, tokenised_row
-from engine.run_directory import atomic_path
 from engine.teachers.teacher import (
     Features,
     FloatArray,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from engine.run_directory import digest
+from engine.artifacts.files import digest
 from engine.runtime.executor import Partition
 from engine.teachers.store import PAIR_KEYS, Scope, known_features, known_pairs
 from engine.teachers.teacher import Side

@@ -17,9 +17,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from engine import storage
-from engine.artifact_rows import TableParts, target_side
+from engine.artifacts.files import atomic_path, digest, map_table, read_table
+from engine.artifacts.parts import record_path
+from engine.artifacts.rows import TableParts, target_side
+from engine.artifacts.run_directory import Artifact
 from engine.example import Example
-from engine.run_directory import Artifact, atomic_path, digest, map_table, read_table, record_path
 from engine.teachers.teacher import Side
 
 __all__ = [

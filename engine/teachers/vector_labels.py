@@ -14,11 +14,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.feather
 
-from engine.artifact_rows import as_lists
+from engine.artifacts.files import atomic_path, load_array, save_array
+from engine.artifacts.rows import as_lists
 from engine.errors import InputError
 from engine.kernels.arrays import FloatArray, IndexArray
 from engine.kernels.similarity import similarities
-from engine.run_directory import atomic_path, load_array, save_array
 from engine.teachers.store import SIDES, Scope, stored_features, stored_problems, write_table
 from engine.teachers.teacher import Side, VectorSimilarity
 

@@ -12,9 +12,9 @@ import pyarrow.feather
 from numpy.typing import NDArray
 
 from engine import storage
+from engine.artifacts.files import atomic_path
 from engine.config import TeacherConfig
 from engine.example import Example
-from engine.run_directory import atomic_path
 from engine.runtime.crashes import CRASHED
 from engine.runtime.executor import PartitionWorker
 from engine.teachers.store import PAIRS, PREPARED, Scope, stored_features, write_table

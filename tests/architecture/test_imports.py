@@ -12,22 +12,19 @@ ENGINE = Path(__file__).resolve().parents[2] / "engine"
 # goes up, by name and at run time: `components` finds the class that a setting names, which
 # test_components.py holds to be found cheaply.
 LAYERS = [
-    {"errors", "spelling", "rates", "help_text", "stderr_lines", "stopwatch"},
+    {"errors", "spelling", "rates", "help_text", "stderr_lines"},
     {"components", "setting_names", "storage"},
     {"score_files"},
     {"example", "config"},
     {"kernels", "progress"},
-    {"run_directory"},
+    {"artifacts"},
     {"runtime", "models"},
-    {"stage", "artifact_rows"},
-    {"clusters", "command_line", "named_columns", "features"},
-    {"corpus", "embedding", "teachers", "network", "selection", "report", "evaluation"},
+    {"command_line", "features"},
+    {"corpus", "teachers", "network", "selection", "report", "evaluation"},
     {"students"},
     {"audit", "influence"},
     {"stages"},
-    {"workflow"},
-    {"pipeline"},
-    {"additions", "arms", "exports", "planning"},
+    {"exports", "planning"},
     {"study"},
 ]
 # Everything else works on whatever executor it is given.

@@ -7,7 +7,7 @@ from benchmarks import cost
 from benchmarks.unit_costs import UnitCost, teacher_prices
 from engine.config import NetworkConfig, SampleConfig, TeacherConfig, parse_config
 from engine.example import Example, content_key
-from engine.pipeline import run
+from engine.stages.pipeline import run
 
 
 def fixed(seconds):

@@ -9,9 +9,10 @@ from benchmarks import projection, scale, simulated
 from benchmarks.process_memory import MemorySampler, Sample, peak, role_of, worker_cpu_seconds
 from benchmarks.scale_nodes import pool_times, scaled
 from benchmarks.synthetic import DIM, write_rows, write_static_encoder
+from engine.artifacts.files import save_array
+from engine.artifacts.parts import finish_part
 from engine.config import ModelConfig
 from engine.models.encoder import Encoder
-from engine.run_directory import finish_part, save_array
 
 
 def read(path):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from engine.config import load_config
-from engine.pipeline import run
+from engine.stages.pipeline import run
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -118,9 +118,9 @@ from pathlib import Path
 
 import pytest
 
-from engine import pipeline
+from engine.stages import pipeline
 from engine.config import parse_config
-from engine.run_directory import read_table
+from engine.artifacts.run_directory import read_table
 from tests.small_job import make_small_job
 
 

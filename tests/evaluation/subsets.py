@@ -3,9 +3,11 @@
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from engine.artifacts.files import write_json
+from engine.artifacts.parts import finish_part
+from engine.artifacts.run_directory import Artifact
 from engine.config import EvaluationConfig
 from engine.example import content_key
-from engine.run_directory import Artifact, finish_part, write_json
 
 ROWS = 11
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from engine.artifacts.parts import finished_part
 from engine.config import ModelConfig
 from engine.errors import InputError
 from engine.evaluation import fine_tune
@@ -13,7 +14,6 @@ from engine.example import Example
 from engine.models.language_model import LanguageModel
 from engine.models.lora import LoraModel
 from engine.models.prompt_tokenizer import Suffix
-from engine.run_directory import finished_part
 from tests.evaluation.subsets import evaluation_settings, write_inputs
 from tests.tiny_models import build_tiny_language_model
 

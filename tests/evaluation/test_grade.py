@@ -7,11 +7,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from engine.artifacts.parts import finish_part
+from engine.artifacts.run_directory import Artifact
 from engine.config import EvaluationConfig, ModelConfig
 from engine.evaluation import grade
 from engine.evaluation.judge import Grades
 from engine.example import content_key
-from engine.run_directory import Artifact, finish_part
 
 ROWS = [("Say hello.", "in French", "bonjour"), ("Count.", "", "one two"), ("Sing.", "", "la la")]
 

@@ -10,14 +10,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from engine.artifacts.parts import finish_part
+from engine.artifacts.run_directory import RunDirectory
 from engine.corpus.schema import extra_as_json, parse
 from engine.errors import RunDirectoryError, SettingsError
 from engine.exports import formats
 from engine.exports.export import export
 from engine.exports.formats import FORMATS
-from engine.run_directory import RunDirectory, finish_part
-from engine.selection.merge import _merge
 from engine.selection.subset_files import write_subset
+from engine.stages.merge import _merge
 
 ROOT = Path(__file__).resolve().parents[2]
 HOSTILE = "é 北京 🙂 \u2028\u202e\x1b[31m</script>\n=1+1\t'\"\\ {{x}} %s \x7f\r\nend "

@@ -11,7 +11,7 @@ from engine.example import Example, content_key
 from engine.features.feature import FEATURES, assembled, sources_of, text_lengths
 from engine.features.rows import FeatureRows
 from engine.kernels.product import unit_rows
-from engine.pipeline import run
+from engine.stages.pipeline import run
 
 ALL = tuple(FEATURES)
 

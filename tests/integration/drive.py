@@ -16,7 +16,7 @@ def main():
     import ray
 
     from engine.command_line import main as run_job
-    from engine.pipeline import run
+    from engine.stages.pipeline import run
 
     address = os.environ.get("DRIVE_ADDRESS", "local")
     ray.init(

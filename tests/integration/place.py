@@ -12,8 +12,8 @@ from pathlib import Path
 
 import ray
 
+from engine.artifacts.files import read_json, write_json
 from engine.config import Execution, RayConfig
-from engine.run_directory import read_json, write_json
 from engine.runtime.executor import Partition, PartitionWorker
 from engine.runtime.ray_cluster import connected
 

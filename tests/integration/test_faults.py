@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from engine.run_directory import read_json
+from engine.artifacts.files import read_json
 from tests import buckets
 
 pytestmark = pytest.mark.faults

@@ -2,9 +2,9 @@
 
 import pytest
 
+from engine.artifacts.parts import finished_part
 from engine.errors import EngineError
 from engine.evaluation.fine_tune import TrainingJob, fine_tune, train_adapters
-from engine.run_directory import finished_part
 from engine.runtime.ray_cluster import RayExecutor
 from tests.evaluation.subsets import evaluation_settings, write_inputs
 from tests.tiny_models import build_tiny_language_model

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from engine.artifact_rows import VectorParts
+from engine.artifacts.rows import VectorParts
 from engine.config import parse_config
-from engine.pipeline import run
+from engine.stages.pipeline import run
 
 pytestmark = [
     pytest.mark.gpu,

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import yaml
 
-from engine.run_directory import RunDirectory, load_array, read_json, read_table
+from engine.artifacts.files import load_array, read_json, read_table
+from engine.artifacts.run_directory import RunDirectory
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "tests/packages/extension"
@@ -53,7 +54,7 @@ def config(small_job, tmp_path):
         **small_job,
         "teacher": {"name": "shared_words"},
         "student": {"name": "candidate_means"},
-        "ray": {"num_cpus": 2},
+        "execution": "local",
         "run_dir": str(tmp_path / "run"),
     }
     path = tmp_path / "job.yaml"

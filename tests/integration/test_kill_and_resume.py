@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from engine.run_directory import read_json
+from engine.artifacts.files import read_json
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -9,10 +9,10 @@ import sys
 import time
 from pathlib import Path
 
-from engine.additions import ADDITION_STAGES, score_new
+from engine.artifacts.run_directory import RunDirectory
 from engine.config import parse_config
-from engine.pipeline import run
-from engine.run_directory import RunDirectory
+from engine.stages.additions import ADDITION_STAGES, score_new
+from engine.stages.pipeline import run
 from tests.small_job import write_rows
 
 ROOT = Path(__file__).resolve().parents[2]

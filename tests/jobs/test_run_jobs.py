@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from engine.config import parse_config
-from engine.pipeline import run
+from engine.stages.pipeline import run
 
 ROOT = Path(__file__).resolve().parents[2]
 

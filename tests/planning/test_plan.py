@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 import yaml
 
+from engine.artifacts.files import read_json
 from engine.config import load_config, parse_config
 from engine.errors import SettingsError
-from engine.pipeline import run
 from engine.planning import plan as planning
 from engine.planning.estimate import StageEstimate
 from engine.planning.machines import Machines, read_cluster
 from engine.planning.plan import headline, make_plan, table, wall_of
 from engine.progress import say
-from engine.run_directory import read_json
+from engine.stages.pipeline import run
 
 LESS = {"lora_rank": 4, "warmup_epochs": 1, "projection_dim": 64}
 

@@ -12,8 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from engine.artifacts.files import write_json
+from engine.artifacts.parts import finish_part
+from engine.artifacts.run_directory import Artifact, RunDirectory
 from engine.config import Config
-from engine.run_directory import Artifact, RunDirectory, finish_part, write_json
 
 NUM_CANDIDATES, NUM_TARGETS, NUM_SELECTED, NUM_TAIL = 60, 12, 20, 5
 HOSTILE = (

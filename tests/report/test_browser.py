@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from engine.report.report import write_report
+from engine.stages.report import write_report
 from tests.browser import Browser, find_chromium
 from tests.report.synthetic_run import settings, write_run
 

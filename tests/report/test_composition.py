@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from engine.artifacts.run_directory import Artifact
 from engine.report import composition as module
 from engine.report.composition import Group, composition
-from engine.run_directory import Artifact
 
 PICKS = np.array([0, 1, 2])
 

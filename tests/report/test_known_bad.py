@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from engine.artifacts.run_directory import Artifact
 from engine.errors import SettingsError
 from engine.report.known_bad import chance, known_bad, mark_of
-from engine.run_directory import Artifact
 from tests.report.synthetic_run import write_run
 
 

@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from engine.artifacts.files import save_array
+from engine.artifacts.parts import finish_part
+from engine.artifacts.run_directory import Artifact
 from engine.report import pool as module
 from engine.report.embedding_map import embedding_map
 from engine.report.lookup import read_lookup
 from engine.report.pool import Pool, listed_rows, mapped_rows, read_pool
 from engine.report.row_texts import read_texts
-from engine.run_directory import Artifact, finish_part, save_array
 from tests.report.synthetic_run import HOSTILE, NUM_CANDIDATES, NUM_TAIL, write_run
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from engine.errors import InputError, SettingsError
 from engine.report.other_results import MAX_ROWS, read_results
-from engine.report.report import identity, write_report
+from engine.stages.report import identity, write_report
 from tests.report.synthetic_run import settings, write_run
 
 

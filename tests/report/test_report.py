@@ -12,15 +12,16 @@ from typing import Any
 
 import pytest
 
-import engine.report.report
+import engine.report.page
+from engine.artifacts.files import read_table, write_json
+from engine.artifacts.run_directory import Artifact
 from engine.audit.audit import NOT_AUDITED
 from engine.config import Config
 from engine.errors import SettingsError
-from engine.report.report import write_report
-from engine.run_directory import Artifact, read_table, write_json
+from engine.stages.report import write_report
 from tests.report.synthetic_run import settings, write_run
 
-SCRIPT = Path(engine.report.report.__file__).parent / "page.js"
+SCRIPT = Path(engine.report.page.__file__).parent / "page.js"
 VOID = {"meta", "br", "img", "link"}
 
 

@@ -5,9 +5,9 @@ import numba
 import pytest
 import torch
 
+from engine.artifacts.files import atomic_path
 from engine.config import Execution, RayConfig
 from engine.errors import EngineError, InputError, ModelError, SettingsError
-from engine.run_directory import atomic_path
 from engine.runtime import ray_cluster
 from engine.runtime.executor import Partition, PartitionWorker, Training
 from engine.runtime.local import LocalExecutor

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from engine.artifacts.parts import finish_part
+from engine.artifacts.run_directory import RunDirectory
 from engine.config import Execution
-from engine.run_directory import RunDirectory, finish_part
 from engine.runtime.local import LocalExecutor
 from engine.selection import nearest
 from engine.selection.nearest import NearestRows, find_nearest, read_nearest

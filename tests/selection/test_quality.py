@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine.additions import headline, score_new
+from engine.artifacts.files import read_json, read_table
 from engine.config import parse_config
 from engine.config.quality import QualityConfig
 from engine.errors import SettingsError
-from engine.pipeline import run
-from engine.run_directory import read_json, read_table
 from engine.selection.explain import explain
 from engine.selection.kernel_files import KernelFiles
 from engine.selection.quality import judge
+from engine.stages.additions import headline, score_new
+from engine.stages.pipeline import run
 from tests.small_job import write_rows
 
 ANSWERS = np.array([3, 1, np.nan, np.nan, 2, np.nan, 0, np.nan, np.nan, np.nan], np.float32)

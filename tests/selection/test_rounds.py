@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 
-from engine.run_directory import save_array
+from engine.artifacts.files import save_array
 from engine.selection.kernel_files import KernelFiles
 from engine.selection.partitioned import ORDER, measured_ratio
 from engine.selection.problem import Problem

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pyarrow.feather
 import pytest
 
-from engine.artifact_rows import as_lists
+from engine.artifacts.rows import as_lists
 from engine.selection.spread import spread
 
 

@@ -9,16 +9,16 @@ import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
 
+from engine.artifacts.files import read_json
 from engine.config import parse_config
 from engine.errors import SettingsError
-from engine.pipeline import run, stages_of
 from engine.planning import plan as planning
 from engine.planning.plan import make_plan
-from engine.run_directory import read_json
 from engine.selection.explain import explain
 from engine.selection.select import select
+from engine.stages import score
+from engine.stages.pipeline import run, stages_of
 from engine.stages.second_look import completed
-from engine.teachers import score
 from tests.planning.test_plan import of_teacher
 
 
@@ -119,10 +119,10 @@ def test_a_killed_second_look_goes_on_and_gives_the_same_bytes(job, monkeypatch)
             raise KeyboardInterrupt
         return result
 
-    monkeypatch.setattr("engine.teachers.score.run", killed)
+    monkeypatch.setattr("engine.stages.score.run", killed)
     with pytest.raises(KeyboardInterrupt):
         artifacts(again)
-    monkeypatch.setattr("engine.teachers.score.run", plain)
+    monkeypatch.setattr("engine.stages.score.run", plain)
     found = artifacts(again)
     assert found["second_look"].counts["asked_now"] == 0  # the answers were there
     assert found["select"].path("ranking").read_bytes() == whole

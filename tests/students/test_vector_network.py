@@ -12,7 +12,7 @@ import engine
 from engine.config import NetworkConfig, StudentConfig, parse_config
 from engine.errors import SettingsError
 from engine.network.fit import fit_network
-from engine.pipeline import run
+from engine.stages.pipeline import run
 from engine.students.choice import choose
 from engine.students.student import load_student
 from engine.students.vector_network import VectorNetworkStudent

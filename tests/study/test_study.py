@@ -7,9 +7,9 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from engine.artifacts.files import read_json
 from engine.config import load_config, parse_config
 from engine.errors import SettingsError
-from engine.run_directory import read_json
 from engine.study import study as studying
 from engine.study.study import run_study
 from engine.study.tune import _fixed, _measure, _plain, _row

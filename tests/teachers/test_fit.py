@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine.artifact_rows import VectorParts
+from engine.artifacts.files import read_table
+from engine.artifacts.rows import VectorParts
 from engine.config import parse_config
 from engine.errors import SettingsError
-from engine.pipeline import run
-from engine.run_directory import read_table
+from engine.stages.pipeline import run
 from engine.teachers.fit_labels import cosines
 
 

@@ -8,16 +8,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from engine.additions import headline, score_new
-from engine.arms import arms_of
+from engine.artifacts.files import read_table
 from engine.config import parse_config
 from engine.errors import RunDirectoryError, SettingsError
 from engine.network.training_set import MIN_LABELS
-from engine.pipeline import run
 from engine.planning.sizes import asked_for
-from engine.run_directory import read_table
+from engine.stages.additions import headline, score_new
+from engine.stages.arms import arms_of
+from engine.stages.pipeline import run
+from engine.stages.sample import MIN_TRAINING
 from engine.study.study import run_study
-from engine.teachers.sample import MIN_TRAINING, split_given
+from engine.teachers.designs import split_given
 from tests.small_job import write_rows
 
 

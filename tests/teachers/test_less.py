@@ -12,12 +12,12 @@ from pyarrow import feather
 from safetensors import safe_open
 from transformers import AutoTokenizer
 
-from engine.artifact_rows import TableParts
+from engine.artifacts.rows import TableParts
 from engine.config import TeacherConfig, parse_config
 from engine.errors import InputError
 from engine.example import ANSWER_MARK, Example, content_key
 from engine.kernels.adam import AdamStep
-from engine.pipeline import run
+from engine.stages.pipeline import run
 from engine.teachers.less import LessSettings, LessTeacher
 from engine.teachers.teacher import Usage, load_teacher, teacher_class
 from tests.oracles import less as oracle

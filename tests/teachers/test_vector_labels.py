@@ -6,10 +6,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from engine.artifact_rows import as_matrix
+from engine.artifacts.files import map_table
+from engine.artifacts.rows import as_matrix
 from engine.config import parse_config
-from engine.pipeline import run
-from engine.run_directory import map_table
+from engine.stages.pipeline import run
 
 
 @pytest.fixture
