@@ -20,6 +20,7 @@ from typing import Any
 from engine import storage
 from engine.artifact_rows import VectorParts
 from engine.audit import drift
+from engine.called import typed
 from engine.config import Config, CorpusConfig, override, parse_config
 from engine.corpus import ingest
 from engine.embedding import embed
@@ -290,8 +291,8 @@ def _finished(run: RunDirectory) -> dict[str, Artifact]:
         made_from = {} if artifact is None else artifact.manifest["inputs"]
         if artifact is None or any(artifacts[n].fingerprint != f for n, f in made_from.items()):
             raise RunDirectoryError(
-                f"stage {stage.name} of {run} is not finished: let jobs/select.py finish the "
-                "run first"
+                f"stage {stage.name} of {run} is not finished: let {typed('select')} finish "
+                "the run first"
             )
         artifacts[stage.name] = artifact
     if artifacts["sample"].counts["everything"]:
@@ -305,7 +306,7 @@ def _finished(run: RunDirectory) -> dict[str, Artifact]:
 def _settings_of_run(run: RunDirectory) -> Config:
     """The settings of the run's last job."""
     if not storage.exists(run.path / CONFIG):
-        raise RunDirectoryError(f"{run} holds no {CONFIG}: run jobs/select.py on it again")
+        raise RunDirectoryError(f"{run} holds no {CONFIG}: run {typed('select')} on it again")
     return parse_config(read_json(run.path / CONFIG), source=f"{run}/{CONFIG}")
 
 

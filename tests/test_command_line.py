@@ -98,7 +98,7 @@ def test_help_reads_well(name):
     assert min(places) >= 0 and places == sorted(places), text
     for flag in ("--run-dir", "--overwrite", "--quiet", "--json-logs", "--help"):
         assert f"{flag} " in text
-    source = (ROOT / "jobs" / name).read_text()
+    source = (ROOT / "engine/commands" / name).read_text()
     sentence = source.split('"""')[1].split("\n\n")[0]
     assert " ".join(sentence.split()) in " ".join(text.split())
     examples = text[places[1] : places[2]]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from engine import storage
+from engine.called import typed
 from engine.errors import RunDirectoryError, SettingsError
 from engine.exports.formats import DATASET_INFO, FORMATS, write_dataset, write_file
 from engine.progress import say
@@ -83,7 +84,7 @@ def _selection(run: RunDirectory) -> Artifact:
     """The list to train on: of an addition the merged one, else the run's own."""
     artifact = run.artifact("8-merged") or run.artifact("7-selection")
     if artifact is None:
-        raise RunDirectoryError(f"{run} has no finished selection: run jobs/select.py first")
+        raise RunDirectoryError(f"{run} has no finished selection: run {typed('select')} first")
     return artifact
 
 

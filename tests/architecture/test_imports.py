@@ -12,7 +12,7 @@ ENGINE = Path(__file__).resolve().parents[2] / "engine"
 # goes up, by name and at run time: `components` finds the class that a setting names, which
 # test_components.py holds to be found cheaply.
 LAYERS = [
-    {"errors", "spelling", "rates", "help_text", "stderr_lines", "stopwatch"},
+    {"errors", "called", "spelling", "rates", "help_text", "stderr_lines", "stopwatch"},
     {"components", "setting_names", "storage"},
     {"score_files"},
     {"example", "config"},
@@ -29,6 +29,7 @@ LAYERS = [
     {"pipeline"},
     {"additions", "arms", "exports", "planning"},
     {"study"},
+    {"commands"},
 ]
 # Everything else works on whatever executor it is given.
 RAY = ("runtime/ray_*.py", "study/tune.py")
