@@ -46,10 +46,10 @@ from engine.config import (
     TeacherConfig,
 )
 from engine.example import Example, content_key
-from engine.progress import say
 from engine.teachers.designs import Draw, Side, draw_pairs, draw_points
 from engine.teachers.less import LessSettings
 from engine.teachers.teacher import teacher_class
+from engine.terminal.progress import say
 
 CORPUS = ROOT.parent / "shared/data/corpus_small.parquet"
 SIZES = ((1_000, 1_000), (15_000, 5_000))  # the second is the publication's

@@ -31,9 +31,9 @@ from benchmarks.provenance import markdown_table, save
 from engine.artifacts.files import read_json
 from engine.artifacts.run_directory import RunDirectory
 from engine.config import PACKAGED_LANGUAGE_MODEL, Config, RayConfig, parse_config
-from engine.progress import say
 from engine.runtime.ray_cluster import connected
 from engine.stages.pipeline import run
+from engine.terminal.progress import say
 
 CORPUS = Path(__file__).resolve().parents[2] / "shared/data/corpus_small.parquet"
 BUDGET = 0.3

@@ -34,7 +34,7 @@ from benchmarks.prefilter import HNSW_LINKS, QUERIES, K, found
 from benchmarks.provenance import markdown_table, save
 from benchmarks.target_recovery import MIXED, TEACHERS, Pool
 from engine import VectorStudent, top_candidates
-from engine.progress import say
+from engine.terminal.progress import say
 
 LEARNED = 0.02
 COLUMNS = ("teacher", "rows", "method", "wanted", "seconds", "recall", "told", "times_exact")

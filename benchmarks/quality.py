@@ -29,9 +29,9 @@ from benchmarks.small_model import NUM_LAYERS, write_small_model
 from engine.artifacts.files import read_json
 from engine.config import PACKAGED_LANGUAGE_MODEL, Config, ModelConfig, RayConfig, parse_config
 from engine.models.token_counter import TokenCounter
-from engine.progress import say
 from engine.runtime.ray_cluster import connected
 from engine.stages.arms import evaluate
+from engine.terminal.progress import say
 
 CORPUS = ROOT.parent / "shared/data/corpus_small.parquet"
 DATASETS = ("alpaca_like", "superni_like")

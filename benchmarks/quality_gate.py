@@ -35,10 +35,10 @@ from engine.artifacts.files import atomic_path
 from engine.config import PACKAGED_LANGUAGE_MODEL, NetworkConfig, StudentConfig, TeacherConfig
 from engine.config.quality import QualityConfig
 from engine.network.training_set import TrainingSet
-from engine.progress import say
 from engine.selection.quality import judge
 from engine.students.choice import choose, fit_student
 from engine.teachers.teacher import load_teacher
+from engine.terminal.progress import say
 
 SETS = ("gsm8k", "general", MIXED)
 ASKED, AUDITED, PIECE = 0.02, 100, 128

@@ -53,7 +53,7 @@ from benchmarks.scale_nodes import (
 )
 from benchmarks.synthetic import write_rows, write_static_encoder
 from engine.artifacts.files import read_json
-from engine.progress import say
+from engine.terminal.progress import say
 
 STAGES = {
     "ingest": "1-corpus",

@@ -27,12 +27,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.provenance import markdown_table, save
 from engine.artifacts.run_directory import Artifact, RunDirectory
 from engine.config import Config, RayConfig, parse_config
-from engine.progress import say
 from engine.runtime.ray_cluster import connected
 from engine.runtime.stage import StageContext
 from engine.stages import predict as predict_stage
 from engine.stages.additions import ADDITION_STAGES, score_new
 from engine.stages.pipeline import STAGES, run
+from engine.terminal.progress import say
 
 DATA = Path(__file__).resolve().parents[2] / "shared/data"
 COLUMNS = ("old_rows", "new_rows", "wall_s", "embed_s", "predict_s", "select_s", "added", "s_a_row")

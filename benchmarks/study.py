@@ -32,11 +32,11 @@ from benchmarks.provenance import ROOT, markdown_table, save
 from benchmarks.quality import draw, short_rows
 from engine.artifacts.files import read_json
 from engine.config import Config, RayConfig, override, parse_config
-from engine.progress import say
 from engine.runtime.ray_cluster import connected
 from engine.study.charts import charts_of
 from engine.study.figures import write_figures
 from engine.study.study import run_study
+from engine.terminal.progress import say
 
 SMALL_SHAPES = 2_500_000  # parameters
 FEW = [0.01, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4]

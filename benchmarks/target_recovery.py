@@ -71,12 +71,12 @@ from engine.features.feature import assembled, text_lengths
 from engine.kernels.product import unit_rows
 from engine.models.prompt_tokenizer import TrainingRow, tokenised_row
 from engine.network.training_set import TrainingSet
-from engine.progress import say
 from engine.selection import baselines
 from engine.selection.select import Tail
 from engine.students.choice import choose, fit_student, targets_of
 from engine.students.student import ProductStudent
 from engine.students.vectors import PredictedVectors, VectorStudent
+from engine.terminal.progress import say
 
 DATA = Path(__file__).resolve().parents[2] / "shared/data"
 CHUNK, MAX_TOKENS = 1024, 128

@@ -30,8 +30,8 @@ from benchmarks.target_recovery import CHUNK, DEFAULT, MIXED, OBJECTIVES, SEEDS,
 from engine.artifacts.files import atomic_path
 from engine.config import TeacherConfig
 from engine.example import Example, order_hash
-from engine.progress import say
 from engine.teachers.less import LessTeacher
+from engine.terminal.progress import say
 
 CHUNKS, PIECE = 3, 128
 SETS = ("gsm8k", "general", MIXED)

@@ -1,13 +1,5 @@
 #!/usr/bin/env python
-"""Select the subset of an instruction corpus that is worth training on.
-
-python jobs/select.py --config jobs/configs/demo.yaml
-python jobs/select.py --config jobs/configs/my_corpus.yaml --corpus.path rows.jsonl --run-dir runs/a
-ray job submit --working-dir . -- python jobs/select.py --config jobs/configs/demo.yaml
-
-What is finished in the run directory is not done again; what was made with other settings is
-redone with --overwrite only. Teacher answers are never paid for twice.
-"""
+"""`nn-cift select` from a checkout, without installing it: engine/commands/select.py."""
 
 import sys
 from pathlib import Path
@@ -18,30 +10,7 @@ _here = Path(__file__).resolve().parent
 sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != _here]
 sys.path.insert(0, str(_here.parent))
 
-from typing import Any
-
-from engine.command_line import Arguments, main
-
-
-def select(arguments: Arguments) -> dict[str, Any]:
-    """Run the pipeline; returns the headline of its report."""
-    from engine.progress import say
-    from engine.stages.pipeline import run
-
-    directory = run(
-        arguments.config,
-        run_dir=arguments.run_dir,
-        until=arguments.until,
-        overwrite=arguments.overwrite,
-    )
-    report = directory.artifact("8-report")
-    if report is None or arguments.until is not None:
-        return {"run_dir": str(directory)}
-    headline = report.counts
-    say(f"\n{headline['verdict']}\nsubset: {headline['subset']}\nreport: {headline['report']}")
-    return {"run_dir": str(directory), **headline}
-
+from engine.commands.start import start
 
 if __name__ == "__main__":
-    stages = "ingest, embed, sample, score, fit, predict, select, report"
-    sys.exit(main(__doc__, select, flags={"until STAGE": f"stop after this stage: {stages}"}))
+    sys.exit(start("select", by_script=True))

@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-EXTRAS = "cpu,eval,study,demo,dev,docs"
+EXTRAS = "eval,study,demo,dev,docs"
 PINNED = ["torch==2.13.0"]
 LEFT_TO_TORCH = ("nvidia-", "cuda-", "triton", "nn-cift-engine")
 

@@ -16,11 +16,11 @@ import pytest
 
 import engine
 from engine.artifacts.run_directory import RunDirectory
-from engine.command_line import main_of_run
+from engine.commands.command_line import main_of_run
 from engine.config import parse_config
-from engine.progress import say
 from engine.selection.explain import explain
 from engine.stages.pipeline import run
+from engine.terminal.progress import say
 from tests.small_job import WORDS, write_rows
 
 MARK = "ZqMARK"  # in all that a stranger chose

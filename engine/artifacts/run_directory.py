@@ -26,7 +26,7 @@ from engine import storage
 from engine.artifacts.files import digest, read_json, shown, write_json
 from engine.artifacts.parts import Part, record_path
 from engine.errors import RunDirectoryError, StorageError
-from engine.progress import say
+from engine.terminal.progress import say
 
 __all__ = ["Artifact", "RunDirectory", "discard"]
 

@@ -11,9 +11,9 @@ from pydantic import ValidationError
 
 from engine.config.given import GivenConfig
 from engine.config.run import Config
+from engine.config.setting_names import explain
 from engine.errors import SettingsError
 from engine.score_files import column_names, is_there
-from engine.setting_names import explain
 
 __all__ = [
     "load_config",

@@ -21,8 +21,9 @@ from engine.artifacts.files import (
 from engine.artifacts.run_directory import Artifact, RunDirectory
 from engine.errors import RunDirectoryError, SettingsError
 from engine.exports.formats import DATASET_INFO, FORMATS, write_dataset, write_file
-from engine.progress import say
 from engine.spelling import meant
+from engine.terminal.called import typed
+from engine.terminal.progress import say
 
 __all__ = ["export"]
 
@@ -82,7 +83,7 @@ def _selection(run: RunDirectory) -> Artifact:
     """The list to train on: of an addition the merged one, else the run's own."""
     artifact = run.artifact("8-merged") or run.artifact("7-selection")
     if artifact is None:
-        raise RunDirectoryError(f"{run} has no finished selection: run jobs/select.py first")
+        raise RunDirectoryError(f"{run} has no finished selection: run {typed('select')} first")
     return artifact
 
 

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from engine.artifacts.parts import Part, finish_part, finished_part
-from engine.progress import Progress
 from engine.runtime.crashes import Trail
 from engine.runtime.stopwatch import Stopwatch
+from engine.terminal.progress import Progress
 
 if TYPE_CHECKING:
     import torch

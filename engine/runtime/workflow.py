@@ -18,9 +18,9 @@ from engine.artifacts.files import digest, disk_problems_told
 from engine.artifacts.run_directory import Artifact, RunDirectory
 from engine.config import Config, GivenConfig
 from engine.errors import RunDirectoryError
-from engine.progress import in_stage, say
 from engine.runtime.executor import Executor
 from engine.runtime.stage import Stage, StageContext, StageResult, settings_of
+from engine.terminal.progress import in_stage, say
 
 __all__ = ["Plan", "do_stage", "paths_to_see", "plan_stages", "refuse_other_settings"]
 

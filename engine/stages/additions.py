@@ -26,12 +26,13 @@ from engine.config import Config, CorpusConfig, override, parse_config
 from engine.errors import EngineError, RunDirectoryError, SettingsError
 from engine.features.feature import Source, sources_of
 from engine.features.rows import group_of
-from engine.progress import say
 from engine.runtime.opening import ExecutorChoice, opened
 from engine.runtime.stage import Stage, StageContext, StageResult
 from engine.runtime.workflow import do_stage, paths_to_see, plan_stages, refuse_other_settings
 from engine.stages import drift, embed, ingest, merge, new_rows, predict, score, select
 from engine.stages.pipeline import STAGES, stages_of
+from engine.terminal.called import typed
+from engine.terminal.progress import say
 
 __all__ = ["ADDITION_STAGES", "headline", "score_new"]
 
@@ -242,8 +243,8 @@ def _finished(run: RunDirectory) -> dict[str, Artifact]:
         made_from = {} if artifact is None else artifact.manifest["inputs"]
         if artifact is None or any(artifacts[n].fingerprint != f for n, f in made_from.items()):
             raise RunDirectoryError(
-                f"stage {stage.name} of {run} is not finished: let jobs/select.py finish the "
-                "run first"
+                f"stage {stage.name} of {run} is not finished: let {typed('select')} finish "
+                "the run first"
             )
         artifacts[stage.name] = artifact
     if artifacts["sample"].counts["everything"]:
@@ -257,7 +258,7 @@ def _finished(run: RunDirectory) -> dict[str, Artifact]:
 def _settings_of_run(run: RunDirectory) -> Config:
     """The settings of the run's last job."""
     if not storage.exists(run.path / CONFIG):
-        raise RunDirectoryError(f"{run} holds no {CONFIG}: run jobs/select.py on it again")
+        raise RunDirectoryError(f"{run} holds no {CONFIG}: run {typed('select')} on it again")
     return parse_config(read_json(run.path / CONFIG), source=f"{run}/{CONFIG}")
 
 

@@ -42,7 +42,6 @@ from engine.evaluation.judge import RUBRIC_VERSION
 from engine.evaluation.text_metrics import TEXT_METRICS, added_metrics
 from engine.features.rows import group_of
 from engine.models.resolve import model_identity
-from engine.progress import say
 from engine.runtime.executor import Executor
 from engine.runtime.opening import ExecutorChoice, opened
 from engine.runtime.stage import Stage, StageContext, StageResult
@@ -51,6 +50,7 @@ from engine.selection import baselines
 from engine.selection.prepare import num_to_select
 from engine.stages import ingest
 from engine.stages.pipeline import STAGES, run, stages_of
+from engine.terminal.progress import say
 
 __all__ = ["Arm", "answer_stages", "arms_of", "evaluate"]
 

@@ -31,7 +31,6 @@ from engine.features.rows import FeatureRows
 from engine.network.fit import train_network
 from engine.network.influence_network import InfluenceNetwork
 from engine.network.training_set import MIN_LABELS, TrainingSet
-from engine.progress import say
 from engine.runtime.stage import Stage, StageContext, StageResult
 from engine.students.choice import choose, fit_student, prepared
 from engine.students.kernel import KernelStudent
@@ -39,6 +38,7 @@ from engine.students.kernel_ridge import KernelRidge
 from engine.students.network import TrainedStudent
 from engine.students.student import load_student, student_class
 from engine.students.vectors import PredictedVectors
+from engine.terminal.progress import say
 
 __all__ = ["STAGE", "run"]
 

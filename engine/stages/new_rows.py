@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 from engine.artifacts.files import atomic_path, read_table
 from engine.artifacts.parts import finish_part
 from engine.artifacts.rows import TableParts, id_hashes, target_side
-from engine.progress import say
 from engine.runtime.stage import Stage, StageContext, StageResult
+from engine.terminal.progress import say
 
 __all__ = ["STAGE", "run"]
 

@@ -21,7 +21,6 @@ from engine.artifacts.run_directory import CONFIG, Artifact, RunDirectory, disca
 from engine.audit.verdict import Look
 from engine.config import Config, load_config
 from engine.errors import EngineError, FidelityError, SettingsError
-from engine.progress import say
 from engine.runtime.executor import Executor
 from engine.runtime.opening import ExecutorChoice, opened
 from engine.runtime.stage import Stage
@@ -32,6 +31,7 @@ from engine.stages.named_columns import refuse_unknown_columns
 from engine.stages.quality import QUALITY, config_of_gate
 from engine.students.student import student_class
 from engine.teachers.teacher import teacher_class
+from engine.terminal.progress import say
 
 __all__ = ["STAGES", "run", "stages_of"]
 

@@ -44,13 +44,13 @@ from engine.kernels.aggregation import max_of_group_means
 from engine.kernels.arrays import FloatArray
 from engine.kernels.product import Grid
 from engine.network.influence_network import InfluenceNetwork
-from engine.progress import say
 from engine.runtime.executor import Executor, Partition, PartitionWorker
 from engine.runtime.stage import Stage, StageContext, StageResult
 from engine.runtime.stopwatch import Stopwatch
 from engine.stages.named_columns import subtasks_of
 from engine.students.network import NetworkStudent
 from engine.students.student import ProductStudent, load_student
+from engine.terminal.progress import say
 
 __all__ = ["STAGE", "run"]
 

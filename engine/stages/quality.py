@@ -17,11 +17,11 @@ from engine.artifacts.files import load_array, read_json, read_table
 from engine.artifacts.parts import finish_part
 from engine.artifacts.run_directory import Artifact
 from engine.config import Config
-from engine.progress import say
 from engine.runtime.stage import Stage, StageContext, StageResult
 from engine.selection.quality import judge
 from engine.stages import fit, predict, sample, score
 from engine.teachers.store import write_table
+from engine.terminal.progress import say
 
 __all__ = ["QUALITY", "config_of_gate"]
 

@@ -18,7 +18,6 @@ from engine.artifacts.run_directory import Artifact
 from engine.config import Config, GivenConfig
 from engine.errors import SettingsError
 from engine.features.clusters import clusters_of
-from engine.progress import say
 from engine.runtime.executor import Executor
 from engine.runtime.stage import Stage, StageContext, StageResult
 from engine.teachers.designs import (
@@ -32,6 +31,7 @@ from engine.teachers.designs import (
 )
 from engine.teachers.given_scores import GivenScores, content_of, given_scores, located
 from engine.teachers.teacher import teacher_class
+from engine.terminal.progress import say
 
 __all__ = ["STAGE", "draw_given", "identity", "refuse_useless_scores", "run"]
 

@@ -15,7 +15,6 @@ from engine.artifacts.run_directory import Artifact
 from engine.config import Config
 from engine.kernels.arrays import FloatArray, IndexArray
 from engine.models.resolve import model_identity
-from engine.progress import say
 from engine.runtime.stage import Stage, StageContext, StageResult
 from engine.selection import explanations, partitioned, subset_files
 from engine.selection.alternative import FREE, write_free_alternative
@@ -26,6 +25,7 @@ from engine.selection.problem import Problem
 from engine.selection.row_limits import counting_model
 from engine.selection.select import Selection
 from engine.selection.spread import spread
+from engine.terminal.progress import say
 
 __all__ = ["PICKS", "SELECTED", "STAGE", "identity", "rank", "run"]
 

@@ -20,7 +20,6 @@ from engine.artifacts.files import atomic_path, digest, read_json, write_json
 from engine.artifacts.run_directory import Artifact, RunDirectory
 from engine.config import Config, load_config, parse_config
 from engine.errors import SettingsError
-from engine.progress import say
 from engine.runtime.executor import Executor
 from engine.runtime.opening import opened
 from engine.stages.pipeline import STAGES, run
@@ -31,6 +30,7 @@ from engine.study.figures import write_figures
 from engine.study.trial import settings_of_trial
 from engine.study.tune import check_trials, fixed_settings, run_trials
 from engine.teachers.teacher import teacher_class
+from engine.terminal.progress import say
 
 __all__ = ["run_study"]
 

@@ -12,20 +12,21 @@ ENGINE = Path(__file__).resolve().parents[2] / "engine"
 # goes up, by name and at run time: `components` finds the class that a setting names, which
 # test_components.py holds to be found cheaply.
 LAYERS = [
-    {"errors", "spelling", "rates", "help_text", "stderr_lines"},
-    {"components", "setting_names", "storage"},
+    {"errors", "spelling", "terminal"},
+    {"components", "storage"},
     {"score_files"},
     {"example", "config"},
-    {"kernels", "progress"},
+    {"kernels"},
     {"artifacts"},
     {"runtime", "models"},
-    {"command_line", "features"},
+    {"features"},
     {"corpus", "teachers", "network", "selection", "report", "evaluation"},
     {"students"},
     {"audit", "influence"},
     {"stages"},
     {"exports", "planning"},
     {"study"},
+    {"commands"},
 ]
 # Everything else works on whatever executor it is given.
 RAY = ("runtime/ray_*.py", "study/tune.py")

@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 import engine
-from engine import command_line
+from engine.commands import command_line
+from engine.commands.start import main as nn_cift
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -37,6 +38,7 @@ NOT_PARSED = {
     "llamafactory-cli train": "nor is LLaMA-Factory",
     "axolotl train": "nor is Axolotl",
     "ray start --head": "starts a cluster; tests/integration/test_job_submit.py does it",
+    "pip install .": "tests/integration/test_wheel.py does it",
 }
 
 
@@ -90,8 +92,8 @@ def make_targets() -> set[str]:
     return {match[1] for line in lines if (match := re.match(r"([a-z-]+):", line))}
 
 
-def parse_job(script: str, words: list[str], monkeypatch: pytest.MonkeyPatch, place: Path) -> None:
-    """Run a job as far as its command line: flags and settings are checked, nothing is done."""
+def parse_job(program: str, words: list[str], monkeypatch: pytest.MonkeyPatch, place: Path) -> None:
+    """Run a job or nn-cift as far as its command line: flags and settings are checked, no more."""
 
     def only_parse(original, no_job):
         def parse(*arguments, **named):
@@ -110,9 +112,11 @@ def parse_job(script: str, words: list[str], monkeypatch: pytest.MonkeyPatch, pl
             (place / value).mkdir(parents=True, exist_ok=True)
     monkeypatch.chdir(place)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setattr(sys, "argv", [script, *words])
+    monkeypatch.setattr(sys, "argv", [program, *words])
     with pytest.raises(SystemExit) as ended:
-        runpy.run_path(str(ROOT / script), run_name="__main__")
+        if program == "nn-cift":
+            sys.exit(nn_cift())
+        runpy.run_path(str(ROOT / program), run_name="__main__")
     assert ended.value.code == 0
 
 
@@ -149,6 +153,8 @@ def check(words: list[str], monkeypatch: pytest.MonkeyPatch, place: Path) -> Non
         while flags:
             del flags[: 1 + known[flags[0]]]
         check(rest[rest.index("--") + 1 :], monkeypatch, place)
+    elif Path(program).name == "nn-cift":
+        parse_job("nn-cift", rest, monkeypatch, place)
     elif Path(program).name in ("python", "python3"):
         script, *flags = rest
         assert (ROOT / script).is_file(), script
@@ -188,6 +194,8 @@ def test_commands_are_found_and_the_list_of_exceptions_is_short():
         "python benchmarks/cost.py --qualities DIR",
         "python benchmarks/cost.py --qual DIR",
         "python benchmarks/nothing.py",
+        "nn-cift slect --config jobs/configs/demo.yaml",
+        "nn-cift plan --config jobs/configs/demo.yaml --gpu-speed 2",
         "ray up another.yaml",
         "ray job submit --adress x -- python jobs/plan.py --config jobs/configs/demo.yaml",
         "pip install something",

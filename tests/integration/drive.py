@@ -15,7 +15,7 @@ sys.path.insert(0, str(ROOT))
 def main():
     import ray
 
-    from engine.command_line import main as run_job
+    from engine.commands.command_line import main as run_job
     from engine.stages.pipeline import run
 
     address = os.environ.get("DRIVE_ADDRESS", "local")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from engine.commands.start import main as nn_cift
 from engine.config import parse_config
 from engine.stages.pipeline import run
 
@@ -33,7 +34,7 @@ def start(name, *arguments):
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=300)
 
 
-def test_explain_says_why_a_row_was_kept_and_another_dropped(finished):
+def test_explain_says_why_a_row_was_kept_and_another_dropped(finished, capsys):
     table = pq.read_table(finished.artifact("7-selection").path("explanations")).to_pandas()
     kept = table[table["rank"] == 1].iloc[0]
     done = start("explain.py", "--run-dir", finished.path, "--id", kept["id"])
@@ -41,6 +42,8 @@ def test_explain_says_why_a_row_was_kept_and_another_dropped(finished):
     told = json.loads(done.stdout.splitlines()[-1])
     assert told["rank"] == 1 and "kept: rank 1 of 30 by facility location" in done.stderr
     assert f"nearest selected row of {kept['num_nearest']:.0f} dropped ones" in done.stderr
+    assert nn_cift(["explain", "--run-dir", str(finished.path), "--id", kept["id"]]) == 0
+    assert capsys.readouterr() == (done.stdout, done.stderr), "the other door to the same"
     dropped = table[table["rank"].isna()].iloc[0]
     done = start("explain.py", "--run-dir", finished.path, "--id", dropped["id"])
     told = json.loads(done.stdout.splitlines()[-1])

@@ -14,8 +14,8 @@ from engine.planning import plan as planning
 from engine.planning.estimate import StageEstimate
 from engine.planning.machines import Machines, read_cluster
 from engine.planning.plan import headline, make_plan, table, wall_of
-from engine.progress import say
 from engine.stages.pipeline import run
+from engine.terminal.progress import say
 
 LESS = {"lora_rank": 4, "warmup_epochs": 1, "projection_dim": 64}
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from engine.rates import Rate
+from engine.terminal.rates import Rate
 
 
 def pool(workers, seconds, units, pieces, warm_up=0.0, spread=0.0):

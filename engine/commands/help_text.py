@@ -45,7 +45,7 @@ class Help:
 def help_of(docstring: str, settings: str) -> Help:
     """The help of a job with this docstring; `settings` says how they are given, if they are."""
     paragraphs = docstring.strip().split("\n\n")
-    commands = [p for p in paragraphs if p.startswith(("python ", "ray "))]
+    commands = [p for p in paragraphs if p.startswith(("nn-cift ", "python ", "ray "))]
     words = [textwrap.fill(p, WIDTH) for p in paragraphs if p not in commands]
     examples = "\n".join(_copyable(command) for p in commands for command in _joined(p))
     parts = [*words, *(["examples:\n" + examples] if examples else [])]

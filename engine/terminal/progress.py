@@ -35,8 +35,8 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
-from engine.rates import Rate
-from engine.stderr_lines import WrittenLines, descriptor_lines, is_chatter
+from engine.terminal.rates import Rate
+from engine.terminal.stderr_lines import WrittenLines, descriptor_lines, is_chatter
 
 __all__ = ["Progress", "in_stage", "printable", "say", "say_error", "speak"]
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from engine.command_line import main_of_run
+from engine.commands.command_line import main_of_run
 from engine.errors import InputError
-from engine.progress import Progress, in_stage, printable, say
 from engine.stages.pipeline import STAGES
+from engine.terminal.progress import Progress, in_stage, printable, say
 
 ROOT = Path(__file__).resolve().parents[1]
 JOBS = sorted(path.name for path in (ROOT / "jobs").glob("*.py"))
@@ -98,7 +98,7 @@ def test_help_reads_well(name):
     assert min(places) >= 0 and places == sorted(places), text
     for flag in ("--run-dir", "--overwrite", "--quiet", "--json-logs", "--help"):
         assert f"{flag} " in text
-    source = (ROOT / "jobs" / name).read_text()
+    source = (ROOT / "engine/commands" / name).read_text()
     sentence = source.split('"""')[1].split("\n\n")[0]
     assert " ".join(sentence.split()) in " ".join(text.split())
     examples = text[places[1] : places[2]]
@@ -235,7 +235,7 @@ def test_quiet_leaves_errors(tmp_path, capsys, monkeypatch):
 CHATTER = "[2026-11-26 07:43:28,309 I 25126 25126] logging.cc:303: Set ray log level"
 PROGRAM = f"""
 import os, sys
-from engine.command_line import main_of_run
+from engine.commands.command_line import main_of_run
 def job(arguments):
     os.write(2, b"{CHATTER}\\n")
     os.write(2, b"half of ")

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from engine.progress import Progress, hours
+from engine.terminal.progress import Progress, hours
 
 
 class Clock:

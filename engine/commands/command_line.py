@@ -18,15 +18,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from engine.commands.help_text import WIDTH, Help, help_of
 from engine.config import Config, load_config, yaml_value
+from engine.config.setting_names import setting_names
 from engine.errors import EngineError, SettingsError
-from engine.help_text import WIDTH, Help, help_of
-from engine.progress import printable, say_error, speak
-from engine.setting_names import setting_names
 from engine.spelling import closest
 from engine.storage import is_remote
+from engine.terminal.called import as_called, called
+from engine.terminal.progress import printable, say_error, speak
 
-__all__ = ["Arguments", "RunArguments", "main", "main_of_run"]
+__all__ = ["Arguments", "RunArguments", "main", "main_of_run", "run_job"]
 
 _MAX_ERROR = 4000  # characters: an id or a cell can have millions
 _SETTINGS = """\
@@ -75,7 +76,7 @@ def main(
     `flags` are the job's own, optional, as "name VALUE" with their help; `description` is its
     docstring: a sentence, commands, and whatever else there is to say.
     """
-    return _run(lambda: job(_parse(description, argv, _flags(flags or {}))), argv)
+    return run_job(lambda: job(_parse(description, argv, _flags(flags or {}))), argv)
 
 
 def main_of_run(
@@ -89,10 +90,11 @@ def main_of_run(
 
     `settings` says which settings it takes, and how; without it takes none.
     """
-    return _run(lambda: job(_parse_of_run(description, _flags(flags), argv, settings)), argv)
+    return run_job(lambda: job(_parse_of_run(description, _flags(flags), argv, settings)), argv)
 
 
-def _run(job: Callable[[], dict[str, Any]], argv: Sequence[str] | None) -> int:
+def run_job(job: Callable[[], dict[str, Any]], argv: Sequence[str] | None) -> int:
+    """Do what a command does, in the way of all: its errors are said, its result printed."""
     # libraries announce themselves through these; progress on stderr is ours
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
@@ -169,7 +171,7 @@ class _Parser(argparse.ArgumentParser):
 def _parser(text: Help, source: str, flags: Sequence[_Flag], required: bool) -> _Parser:
     """The flags of a job on a `source` (config or run-dir), the job's own first."""
     needed = [f"--{flag.name} {flag.value}" for flag in flags if required]
-    prog = f"jobs/{Path(sys.argv[0]).name}"
+    prog = called()
     parser = _Parser(
         prog=prog,
         usage=text.usage(prog, "--config FILE" if source == "config" else "--run-dir DIR", needed),
@@ -212,7 +214,7 @@ def _parser(text: Help, source: str, flags: Sequence[_Flag], required: bool) -> 
 def _parse_of_run(
     description: str, flags: Sequence[_Flag], argv: Sequence[str] | None, settings: str
 ) -> RunArguments:
-    parser = _parser(help_of(description, settings), "run-dir", flags, required=True)
+    parser = _parser(help_of(as_called(description), settings), "run-dir", flags, required=True)
     known, rest = parser.parse_known_args(argv)
     given = _overrides(
         rest, ["run-dir", *(flag.name for flag in flags)], takes_settings=bool(settings)
@@ -225,7 +227,7 @@ def _parse_of_run(
 
 
 def _parse(description: str, argv: Sequence[str] | None, flags: Sequence[_Flag]) -> Arguments:
-    parser = _parser(help_of(description, _SETTINGS), "config", flags, required=False)
+    parser = _parser(help_of(as_called(description), _SETTINGS), "config", flags, required=False)
     known, rest = parser.parse_known_args(argv)
     given = _overrides(rest, ["config", "run-dir", *(flag.name for flag in flags)])
     config = load_config(known.config, given)

@@ -1,0 +1,1 @@
+"""What users call, one file per command: `nn-cift NAME`, and jobs/NAME.py for `ray job submit`."""
