@@ -14,7 +14,7 @@ from engine.errors import InputError
 from engine.stages.pipeline import STAGES
 from engine.terminal.progress import Progress, in_stage, printable, say
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 JOBS = sorted(path.name for path in (ROOT / "jobs").glob("*.py"))
 
 # colours, a window title, a cursor that goes up and wipes a line, C1, right-to-left, a bell
