@@ -97,8 +97,9 @@ def verdict(
         reason = (
             f"the audit is too small to judge by: {quadrant.num_candidates} unseen candidates"
             f"{with_targets}, and it takes {MIN_CANDIDATES}"
-            f"{f' with {MIN_TARGETS}' if fidelity.pairwise else ''}; ask about more "
-            "(sample.fraction), or let the audit have more of it (sample.audit)"
+            f"{f' with {MIN_TARGETS}' if fidelity.pairwise else ''}: get more answers "
+            "(sample.fraction, or more given scores), or leave more of them to the audit "
+            "(sample.audit)"
         )
         return Verdict(False, [reason], [])
     scores, means = quadrant.scores, fidelity.candidate_means
