@@ -21,8 +21,11 @@ venv: .venv/installed
 	-$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c requirements.lock "pip-audit>=2.9"
 	touch $@
 
+# two lanes: files side by side in this process and its likes, then one by one what starts Ray
+LANE := not slow and not network and not faults and not gpu
 test: venv
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "$(LANE) and not ray" --durations=10
+	$(BIN)/python -m pytest -m "$(LANE) and ray" --durations=10
 
 test-slow: venv
 	$(BIN)/python -m pytest -m slow
