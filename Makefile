@@ -67,12 +67,21 @@ bench: venv
 	$(BIN)/python benchmarks/fidelity.py --work $(WORK) --teachers delift_se \
 		--sizes 250 500 1000 2000 --json $(RESULTS)/fidelity-sizes.json
 	$(BIN)/python benchmarks/students.py truth --work $(WORK)/students
-	$(BIN)/python benchmarks/students.py table --work $(WORK)/students \
-		--datasets demo --json $(RESULTS)/students.json
-	$(BIN)/python benchmarks/students.py table --work $(WORK)/students \
-		--datasets superni_like --json $(RESULTS)/students-superni_like.json
-	$(BIN)/python benchmarks/students.py table --work $(WORK)/students \
-		--datasets alpaca_like --json $(RESULTS)/students-alpaca_like.json
+	$(BIN)/python benchmarks/students.py table --work $(WORK)/students --datasets demo \
+		--teachers rds delift_se less selectit --students vectors kernel linear cosine \
+		--features default "language model" --json $(RESULTS)/students.json
+	$(BIN)/python benchmarks/students.py table --work $(WORK)/students --datasets superni_like \
+		--teachers rds delift_se less selectit --students vectors kernel linear cosine \
+		--json $(RESULTS)/students-superni_like.json
+	$(BIN)/python benchmarks/students.py table --work $(WORK)/students --datasets superni_like \
+		--teachers rds delift_se less selectit --students network --without-auto --draws 1 \
+		--json $(RESULTS)/students-network-superni_like.json
+	$(BIN)/python benchmarks/students.py table --work $(WORK)/students --datasets alpaca_like \
+		--teachers rds delift_se less selectit --students vectors kernel linear cosine \
+		--json $(RESULTS)/students-alpaca_like.json
+	$(BIN)/python benchmarks/students.py table --work $(WORK)/students --datasets alpaca_like \
+		--teachers rds delift_se less selectit --students network --without-auto --draws 1 \
+		--json $(RESULTS)/students-network-alpaca_like.json
 	$(BIN)/python benchmarks/students.py table --work $(WORK)/students --datasets demo \
 		--teachers delift --students kernel linear cosine network \
 		--json $(RESULTS)/students-delift-demo.json
@@ -82,8 +91,14 @@ bench: venv
 	$(BIN)/python benchmarks/students.py table --work $(WORK)/students --datasets alpaca_like \
 		--teachers delift --students kernel linear cosine network \
 		--json $(RESULTS)/students-delift-alpaca_like.json
-	$(BIN)/python benchmarks/students.py growth --work $(WORK)/students \
+	$(BIN)/python benchmarks/students.py growth --work $(WORK)/students --datasets demo superni_like \
+		--teachers rds delift_se less selectit --students vectors kernel linear cosine \
 		--json $(RESULTS)/students-growth.json
+	$(BIN)/python benchmarks/students.py growth --work $(WORK)/students --datasets demo \
+		--teachers rds less selectit --students network --without-auto --draws 1 \
+		--json $(RESULTS)/students-network-growth.json
+	$(BIN)/python benchmarks/students.py verdicts --work $(WORK)/students \
+		--teachers rds delift_se less selectit --json $(RESULTS)/students-verdicts.json
 	$(BIN)/python benchmarks/students.py scale --json $(RESULTS)/students-scale.json
 	$(BIN)/python benchmarks/vector_network.py --work $(WORK)/students \
 		--json $(RESULTS)/vector_network.json
@@ -97,6 +112,11 @@ bench: venv
 		--json $(RESULTS)/target_recovery.json
 	$(BIN)/python benchmarks/target_recovery.py baselines --work $(WORK)/targets \
 		--json $(RESULTS)/target_recovery-baselines.json
+	$(BIN)/python benchmarks/target_recovery_less.py ask --work $(WORK)/less --answers $(WORK)/targets
+	$(BIN)/python benchmarks/target_recovery_less.py table --work $(WORK)/less \
+		--answers $(WORK)/targets --json $(RESULTS)/target_recovery-less.json
+	$(BIN)/python benchmarks/prefilter_product.py --answers $(WORK)/targets \
+		--json $(RESULTS)/prefilter_product.json
 	$(BIN)/python benchmarks/row_teachers.py ask --work $(WORK)/students
 	$(BIN)/python benchmarks/row_teachers.py table --work $(WORK)/students \
 		--json $(RESULTS)/row_teachers.json

@@ -573,8 +573,16 @@ def _tf_idf(pool: Rows) -> Array:
 # --- the table ------------------------------------------------------------------------------------
 
 
-def rows_of_set(pool: Pool) -> Iterator[Row]:
-    """All rows of one target set."""
+def rows_of_set(pool: Pool, shares: Sequence[float]) -> Iterator[Row]:
+    """All rows of one target set; those that no share changes only beside the usual ones."""
+    if shares != ASKED:
+        for method, objective, rankings in without_teacher(pool):
+            if method == "cosine" and objective in ("round robin", "cover again"):
+                yield from table_rows(pool, method, objective, rankings)
+        for teacher in TEACHERS:
+            for share in shares:
+                yield from _rows_of_students(pool, teacher, share, full_teacher(pool, teacher))
+        return
     for method, objective, rankings in without_teacher(pool):
         yield from table_rows(pool, method, objective, rankings)
     published = full_teacher(pool, "rds", centred=False)
@@ -587,7 +595,7 @@ def rows_of_set(pool: Pool) -> Iterator[Row]:
         for objective in OBJECTIVES:
             found = [ranked(pool, whole, bounds, objective)]
             yield from table_rows(pool, f"{teacher}, everything", objective, found)
-        for share in ASKED:
+        for share in shares:
             yield from _rows_of_students(pool, teacher, share, whole)
 
 
@@ -794,14 +802,15 @@ def verdicts(rows: list[Row]) -> list[Row]:
     return found
 
 
-def table(work: Path, sets: Sequence[str], to: Path | None) -> None:
+def table(work: Path, sets: Sequence[str], shares: Sequence[float], to: Path | None) -> None:
     """The rows of every set, a file each; files that are there are kept."""
+    suffix = "" if shares == ASKED else f"-{'-'.join(map(str, shares))}"
     rows: list[Row] = []
     for name in sets:
-        path = work / f"table-{name}.json"
+        path = work / f"table-{name}{suffix}.json"
         if not path.exists():
             started = time.perf_counter()
-            found = list(rows_of_set(Pool(work, name)))
+            found = list(rows_of_set(Pool(work, name), shares))
             write_json(path, {"rows": found})
             say(f"{name}: {time.perf_counter() - started:.0f} s")
         rows += read_json(path)["rows"]
@@ -809,7 +818,7 @@ def table(work: Path, sets: Sequence[str], to: Path | None) -> None:
     for some in (by_method(found), beside_the_teacher(found), verdicts(rows)):
         print(markdown_table(some, tuple(some[0])), "\n")
     if to:
-        said = {"shares": SHARES, "asked": ASKED, "as_good": AS_GOOD, "max_tokens": MAX_TOKENS}
+        said = {"shares": SHARES, "asked": shares, "as_good": AS_GOOD, "max_tokens": MAX_TOKENS}
         save(to, "target_recovery", said, rows, threads=1)
 
 
@@ -853,6 +862,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="where answers and rows are kept")
     parser.add_argument("--backwards", action="store_true", help="ask: a second process does so")
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
+    parser.add_argument("--asked", nargs="+", type=float, default=ASKED, help="table: shares")
     parser.add_argument("--losses", action="store_true", help="baselines: those of perplexity too")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
@@ -863,7 +873,7 @@ def main() -> None:
     elif arguments.what == "baselines":
         baseline_table(arguments.work, arguments.sets, arguments.losses, arguments.json)
     else:
-        table(arguments.work, arguments.sets, arguments.json)
+        table(arguments.work, arguments.sets, tuple(arguments.asked), arguments.json)
 
 
 if __name__ == "__main__":

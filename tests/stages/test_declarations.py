@@ -1,4 +1,4 @@
-"""What a stage declares decides what a changed setting redoes: that, what reads it, nothing else."""
+"""What a stage declares decides what a changed setting redoes: that, and what reads it."""
 
 from __future__ import annotations
 
