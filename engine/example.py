@@ -1,6 +1,6 @@
 """One row of an instruction corpus, and the texts and hashes that are made of it.
 
-The text forms are those of the publication (ALGORITHMS.md section 0 of the design notes):
+The text forms are those of the publication (docs/method.md):
 prompt x, reference y and data text z. The hashes are how the engine stays deterministic: rows are
 drawn and ordered by a hash of their id, never by their position in a file.
 """

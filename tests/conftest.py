@@ -27,8 +27,8 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Two lanes: what starts Ray or other processes has the machine for itself."""
     for item in items:
-        folder = item.path.relative_to(ROOT / "tests").parts[0]
-        if folder in ("integration", "jobs") or "ray_local" in getattr(item, "fixturenames", ()):
+        in_lane = {"integration", "jobs"} & set(item.path.parts)
+        if in_lane or "ray_local" in getattr(item, "fixturenames", ()):
             item.add_marker("ray")
 
 

@@ -133,8 +133,8 @@ class RunDirectory:
     def lock(self) -> Iterator[None]:
         """Hold the run against a second job; the operating system frees it when we die.
 
-        In object storage an object is touched as long as we live; who finds one waits a minute to
-        see whether it is.
+        In object storage it is a heartbeat lock: renewed every 15 s, taken over after 60 s without
+        renewal.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(self.path / ".lock", timeout=0)

@@ -76,10 +76,10 @@ def verdict(
     That is 3, unseen candidates with targets it was trained on, when the sample reached most of
     the targets, and 4, neither side seen, otherwise. Trusted when
 
-    - its order of candidates within a target is surely better than chance,
-    - its order of unseen candidates by mean is surely better than MIN_MEANS,
-    - neither order is surely behind the cosine's or the ridge's by more than MIN_LEAD,
-    - its R^2 within targets is surely above 0.
+    - its order of candidates within a target is significantly better than chance,
+    - its order of unseen candidates by mean is significantly above MIN_MEANS,
+    - neither order is significantly behind the cosine's or the ridge's by more than MIN_LEAD,
+    - its R^2 within targets is significantly above 0.
 
     Args:
         fidelity: the measures; of a teacher of rows the two orders are one.
@@ -137,7 +137,7 @@ def _order_is_no_chance(own: Score, fidelity: Fidelity) -> Check:
     what = "order of unseen candidates within a target"
     if own.within_interval is not None and own.within_interval[0] > 0:
         return True, f"the student's {what} is better than chance: {said}"
-    return False, f"the student's {what} is not surely better than chance: {said}"
+    return False, f"the student's {what} is not significantly better than chance: {said}"
 
 
 def _means_are_ordered(means: CandidateMeans, fidelity: Fidelity) -> Check:
@@ -151,8 +151,8 @@ def _means_are_ordered(means: CandidateMeans, fidelity: Fidelity) -> Check:
     if interval is not None and interval[0] > MIN_MEANS:
         return True, f"the student orders {of} as the teacher does: {said}"
     return False, (
-        f"the student does not order {of} surely well enough: {said}, and all of it should be "
-        f"above {MIN_MEANS:g}"
+        f"the student's order of {of} is not significantly above {MIN_MEANS:g}, the least that is "
+        f"worth a selection: {said}"
     )
 
 
@@ -191,8 +191,8 @@ def _beside(
     if lead[0] > 0:
         return True, f"the student orders {what} better than {OTHERS[name]}: {numbers}"
     return True, (
-        f"the student orders {what} no surely worse than {OTHERS[name]}: {numbers}, a lead of "
-        f"{lead[0]:.3f} to {lead[1]:.3f} (95 % interval)"
+        f"the student orders {what} not significantly worse than {OTHERS[name]}: {numbers}, a lead "
+        f"of {lead[0]:.3f} to {lead[1]:.3f} (95 % interval)"
     )
 
 
@@ -202,7 +202,7 @@ def _values_beat_means(own: Score, fidelity: Fidelity) -> Check:
     what = "each target's mean" if fidelity.pairwise else "the mean of unseen rows"
     if own.within_r2_interval is not None and own.within_r2_interval[0] > 0:
         return True, f"the student predicts better than {what}: {said}"
-    return False, f"the student does not surely predict better than {what}: {said}"
+    return False, f"R^2 beyond {what} is not significantly above 0: {said}"
 
 
 def _with_interval(measure: str, value: float, interval: Interval | None, confidence: float) -> str:
@@ -233,9 +233,8 @@ def _ceiling(means: CandidateMeans, pairwise: bool) -> str:
     if means.ceiling is None:
         return f"over other targets the teacher's own means would be others: {said}"
     return (
-        f"of means Spearman {own:.2f} is reached; who knew each candidate's mean over endless "
-        f"targets like these would reach about {means.ceiling:.2f} ({said}), and more takes "
-        "knowing how these differ"
+        f"Spearman of the means is {own:.2f}, of at most about {means.ceiling:.2f} that so few "
+        f"targets let anybody reach (split-half reliability, by Spearman-Brown: {said})"
     )
 
 

@@ -144,7 +144,7 @@ class StudentConfig(OwnSettings):
     name: Annotated[str, NameOf(STUDENTS, also=("auto",))] = Field(
         "auto",
         description="auto: the first, in the order of preference (docs/choosing.md), that does not "
-        "predict held-out labelled candidates surely worse than the best, by their order within a "
+        "predict held-out labelled candidates significantly worse than the best, by order within a "
         "target and by their means",
     )
     contenders: tuple[Annotated[str, NameOf(STUDENTS)], ...] | None = Field(

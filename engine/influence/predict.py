@@ -127,7 +127,7 @@ def mean_influence(
 
     A student of rows alone needs no targets. Exact, without the matrix: in the product form
     O((M G + N) R); of a network per hidden unit one sort of one side and one binary search for each
-    row of the other, O((M G + N) h log N) (ALGORITHMS.md section 5); memory some 140 bytes for each
+    row of the other, O((M G + N) h log N) (docs/method.md); memory some 140 bytes for each
     row of either side. A network that does not factorise costs a forward pass per pair. Threads
     and errors as `predict_influence`; SettingsError also for nothing to take a mean over, and for
     groups of another length or without a member.

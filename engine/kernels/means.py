@@ -1,7 +1,7 @@
 """Exact means of S over one side, without the matrix.
 
 sum_t max(a, T[t, k]) needs only how many T[t, k] exceed a and what they add up to: sort each
-column of T once, keep suffix sums, and find a by binary search (ALGORITHMS.md section 5).
+column of T once, keep suffix sums, and find a by binary search (docs/method.md, All pairs).
 
     mean_over     for each row of one side its mean over the other, or over groups of the other
     MeanSums      the same in pieces, for sides that come in slabs of units or do not fit in memory

@@ -1,6 +1,6 @@
 """SelectIT: a score from what a model believes of each possible rating.
 
-Source: SelectIT (arXiv 2402.16705), section 3, as ALGORITHMS.md section 4 states it. L is the
+Source: SelectIT (arXiv 2402.16705), section 3; see docs/method.md. L is the
 number of levels (digits 1..L), k the number of rating prompts. All sums in float64.
 """
 

@@ -1,7 +1,7 @@
 """DELIFT's distance of a model's beliefs from a reference answer.
 
-Source: DELIFT (arXiv 2411.04425), section 3.1, with the logits shifted as ALGORITHMS.md section 1
-states it.
+Source: DELIFT (arXiv 2411.04425), section 3.1, with logits shifted by one position: those at
+k - 1 predict token k (docs/method.md).
 """
 
 from __future__ import annotations

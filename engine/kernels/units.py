@@ -1,7 +1,7 @@
 """The form of a network that every pairwise kernel computes with: two affine maps and a maximum.
 
 The first layer of the InfluenceNetwork splits over its two inputs, and w relu(p + q) is
-+-(max(|w| p, -|w| q) + |w| q), whose last term is linear in the target (ALGORITHMS.md section 5).
++-(max(|w| p, -|w| q) + |w| q), whose last term is linear in the target (docs/method.md, All pairs).
 So with C = E_c W_c' + b_c and T = E_t W_t' + b_t, a vector of u units for each row,
 
     S[c, t] = sum_k sign_k max(C[c, k], T[t, k])

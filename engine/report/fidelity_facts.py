@@ -77,11 +77,11 @@ def one_sentence(fidelity: Mapping[str, Any]) -> str:
     own, means = fidelity["spearman"], fidelity["means"]
     return (
         "Trusted: the student orders candidates that it never saw as the teacher does, and nothing "
-        f"cheaper surely does so better (Spearman within a target {decimal(own)}, of means "
+        f"cheaper does so significantly better (Spearman within a target {decimal(own)}, of means "
         f"{decimal(means)})."
         if fidelity["pairwise"]
         else "Trusted: the student orders rows that it never saw as the teacher does, and nothing "
-        f"cheaper surely does so better (Spearman {decimal(own)})."
+        f"cheaper does so significantly better (Spearman {decimal(own)})."
     )
 
 

@@ -53,7 +53,7 @@ class Lookup:
 
     Attributes:
         num_candidates, num_picks: of the whole pool.
-        nearest_recall: how many of the nearest picks are surely the nearest.
+        nearest_recall: how many of the nearest picks are certainly the nearest.
     """
 
     rows: list[ListedRow]

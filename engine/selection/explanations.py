@@ -44,9 +44,8 @@ class Coverage:
         gains_left: what each candidate would still add to the last round, (M,), or None.
         objective_value: of the selection, or None.
         at_least: share of the best possible objective that the selection has at least reached:
-            no other choice of as many rows has more than its value and the largest gains left
-            together (Nemhauser, Wolsey, Fisher 1978). None for objectives without gains left, and
-            where the rows were covered more than once.
+            f(OPT) <= f(A) + the B largest remaining gains (Nemhauser, Wolsey, Fisher 1978). None
+            for objectives without gains left, and where the rows were covered more than once.
     """
 
     by: IndexArray

@@ -11,8 +11,8 @@
 `engine.selection.round_robin` has one more, the rows in turn. All of the list but the last three
 are submodular, and monotone too except graph_cut where it says so. An objective reads a kernel
 through `engine.kernels.columns` and never decides an order; that is `greedy`'s. Source:
-ALGORITHMS.md section 7; the mutual-information and conditional forms are those of Kothawade et al.
-2022 (PRISM) and of submodlib.
+docs/method.md, Selection; the mutual-information and conditional forms are those of Kothawade et
+al. 2022 (PRISM) and of submodlib.
 """
 
 from __future__ import annotations

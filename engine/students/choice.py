@@ -6,8 +6,8 @@ within a target, and their order by mean influence. The audit's rows take no par
 
 A few dozen candidates tell two orders hardly apart, and what learned nothing is ahead by luck as
 often as not. So contenders have an order of preference, and the first one is taken that is not
-surely behind the best: by no more than two standard errors, from a jackknife of the difference over
-groups of candidates.
+significantly worse than the best: by no more than two standard errors, from a jackknife of the
+difference over groups of candidates.
 """
 
 from __future__ import annotations
@@ -123,13 +123,13 @@ def _choose(
 
 
 def _chosen(tried: list[_Tried], data: TrainingSet, preferred: Sequence[str]) -> Choice:
-    """The first in the order of preference that is not surely behind the best."""
+    """The first in the order of preference that is not significantly worse than the best."""
     best = max(tried, key=lambda one: one.score)
     judged = [(one, _behind(one, best, data)) for one in tried]
     in_order = sorted(
         judged, key=lambda pair: (preferred.index(pair[0].name), LABEL_FORMS.index(pair[0].form))
     )
-    # not surely behind the best, nor behind the cosine, from which it may be told apart better
+    # not significantly worse than the best, nor than the cosine, from which it may differ clearer
     yardsticks = [one for one in tried if one.name == "cosine"]
     taken = next(
         one

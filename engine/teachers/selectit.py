@@ -1,9 +1,8 @@
 """SelectIT: a model rates rows on its own, and its hesitation counts against them.
 
-Source: SelectIT (arXiv 2402.16705), as ALGORITHMS.md section 4 states it; the formulas are in
-`engine.kernels.rating`. A score belongs to one candidate: targets play no part. The model reads k
-rating prompts per row (template version 1, texts stripped), and the probabilities of the digits
-1..L as the next token are its rating:
+Source: SelectIT (arXiv 2402.16705); the formulas are in `engine.kernels.rating`. A score belongs to
+one candidate: targets play no part. The model reads k rating prompts per row (template version 1,
+texts stripped), and the probabilities of the digits 1..L as the next token are its rating:
 
     {bos}{rating sentence}\\nInstruction: {x}\\nResponse: {y}\\nThe answer is:
 
