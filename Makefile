@@ -73,6 +73,9 @@ bench: venv
 	$(BIN)/python benchmarks/students.py table --work $(WORK)/students --datasets superni_like \
 		--teachers rds delift_se less selectit --students vectors kernel linear cosine \
 		--json $(RESULTS)/students-superni_like.json
+	$(BIN)/python benchmarks/students.py table --work $(WORK)/students --datasets demo \
+		--teachers rds delift_se less selectit --students network --without-auto --draws 1 \
+		--json $(RESULTS)/students-network-demo.json
 	$(BIN)/python benchmarks/students.py table --work $(WORK)/students --datasets superni_like \
 		--teachers rds delift_se less selectit --students network --without-auto --draws 1 \
 		--json $(RESULTS)/students-network-superni_like.json
@@ -112,6 +115,8 @@ bench: venv
 		--json $(RESULTS)/target_recovery.json
 	$(BIN)/python benchmarks/target_recovery.py baselines --work $(WORK)/targets \
 		--json $(RESULTS)/target_recovery-baselines.json
+	$(BIN)/python benchmarks/target_recovery.py table --work $(WORK)/targets --asked 0.05 \
+		--json $(RESULTS)/target_recovery-more.json
 	$(BIN)/python benchmarks/target_recovery_less.py ask --work $(WORK)/less --answers $(WORK)/targets
 	$(BIN)/python benchmarks/target_recovery_less.py table --work $(WORK)/less \
 		--answers $(WORK)/targets --json $(RESULTS)/target_recovery-less.json

@@ -227,25 +227,25 @@ def text_vectors(work: Path, pool: list[Row], targets: list[Row]) -> tuple[Array
     return np.concatenate(found[:-1]), found[-1]
 
 
-def write_losses(work: Path) -> None:
+def write_losses(work: Path, rows: Sequence[Row] | None = None) -> None:
     """Mean loss of every response given its prompt, a file per CHUNK rows; resumes."""
     from engine.models.language_model import LanguageModel
 
     work.mkdir(parents=True, exist_ok=True)
     model = LanguageModel(ModelConfig(**MODEL))
-    for name, rows in _chunks(pool_rows()):
+    for name, some in _chunks(list(rows or pool_rows())):
         path = work / f"losses-{name}.npz"
         if path.exists():
             continue
         read = [
-            tokenised_row(model.tokenizer, MAX_TOKENS, example_of(row), True)[0] for row in rows
+            tokenised_row(model.tokenizer, MAX_TOKENS, example_of(row), True)[0] for row in some
         ]
         asked = [row for row in read if isinstance(row, TrainingRow)]
         assert len(asked) == len(read), "a row without a response"
         losses = model.read_rows(asked, 16, losses=True).losses
         with atomic_path(path) as partial, partial.open("wb") as file:
             np.savez(file, losses=losses)
-        say(f"{path.name}: {len(rows)} rows")
+        say(f"{path.name}: {len(some)} rows")
 
 
 def read_losses(work: Path, count: int) -> Array:

@@ -2,12 +2,14 @@
 
     python benchmarks/target_recovery_less.py ask --work DIR --answers DIR2    # resumes
     python benchmarks/target_recovery_less.py table --work DIR --answers DIR2 --json FILE
+    python benchmarks/target_recovery_less.py baselines --work DIR --answers DIR2 --json FILE
 
 As benchmarks/target_recovery.py, whose `ask` has filled DIR and whose words and columns these are,
 on the first CHUNKS chunks of the pool, which are a random part of it, and on three target sets.
 LESS (rank 16, one epoch, 2,048 dimensions, bfloat16, rows cut to 256 tokens) is asked about every
 row, and learned from 5 % of them. Rows whose response does not fit have no gradient and are left
-out for every method.
+out for every method. `baselines` are those of engine/selection/baselines.py on that part, those of
+perplexity among them, for which the language model reads every row once.
 """
 
 from __future__ import annotations
@@ -124,10 +126,26 @@ def rows_of_set(pool: Pool, whole: Array) -> Iterator[Row]:
                 yield recovery.verdict_row(pool, "less", seed, draw, picked[seed], truth)
 
 
+def baseline_rows(work: Path, answers: Path, to: Path | None) -> None:
+    """What needs no teacher, on the same rows."""
+    part = recovery.pool_rows()[: CHUNKS * CHUNK]
+    recovery.write_losses(work, part)
+    losses = recovery.read_losses(work, len(part))
+    found: list[Row] = []
+    for name in SETS:
+        pool = Pool(part_of_pool(answers, work), name)
+        sources = [row["source"] for row in part]
+        found += recovery.rows_of_baselines(pool, list(recovery.BASELINES), sources, losses)
+    names = ("target", "method", "objective", "picks", *recovery.MEASURES)
+    print(markdown_table(found, names))
+    if to:
+        save(to, "target_recovery_less", {"rows": len(part), "sets": SETS}, found, threads=1)
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("ask", "table"))
+    parser.add_argument("what", choices=("ask", "table", "baselines"))
     parser.add_argument("--work", type=Path, required=True, help="where gradients are kept")
     parser.add_argument("--answers", type=Path, required=True, help="--work of target_recovery.py")
     parser.add_argument("--json", type=Path)
@@ -135,6 +153,9 @@ def main() -> None:
     arguments.work.mkdir(parents=True, exist_ok=True)
     if arguments.what == "ask":
         write_answers(arguments.work)
+        return
+    if arguments.what == "baselines":
+        baseline_rows(arguments.work, arguments.answers, arguments.json)
         return
     rows = [
         row

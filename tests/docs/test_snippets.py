@@ -120,7 +120,7 @@ import pytest
 
 from engine.stages import pipeline
 from engine.config import parse_config
-from engine.artifacts.run_directory import read_table
+from engine.artifacts.files import read_table
 from tests.small_job import make_small_job
 
 
