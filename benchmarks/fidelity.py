@@ -5,9 +5,10 @@
 Real rows, real models, the pipeline itself: one run directory per teacher, in which a teacher's
 answers are paid for once, and every student is then fitted, audited and selects. Beside what the
 engine does by itself (auto) stands the InfluenceNetwork on the texts' embeddings: with the paper's
-preset and a block of u x u of the pairs (as published), and with the engine's settings (network). Teachers paid by the point are also asked about everything, and subsets are compared
-with theirs. The audit is the product's own: quadrant 4 is pairs of rows that no training pair
-touched. With `--sizes` the same share of ever larger pools is asked instead.
+preset and a block of u x u of the pairs (as published), and with the engine's settings (network).
+Teachers paid by the point are also asked about everything, and subsets are compared with theirs.
+The audit is the product's own: quadrant 4 is pairs of rows that no training pair touched. With
+`--sizes` the same share of ever larger pools is asked instead.
 
 DELIFT takes about half an hour on two cores, the others 10 to 20 minutes; a killed run goes on.
 """
