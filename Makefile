@@ -61,7 +61,7 @@ bench: venv
 	$(BIN)/python benchmarks/pairwise.py --json $(RESULTS)/pairwise.json
 	$(BIN)/python benchmarks/gpu.py --repeats 1 --json $(RESULTS)/gpu.json
 	$(BIN)/python benchmarks/fidelity.py --work $(WORK) --teachers delift \
-		--json $(RESULTS)/fidelity-delift.json
+		--designs block scattered --json $(RESULTS)/fidelity-delift.json
 	$(BIN)/python benchmarks/fidelity.py --work $(WORK) --teachers selectit less delift_se \
 		--json $(RESULTS)/fidelity-points.json
 	$(BIN)/python benchmarks/fidelity.py --work $(WORK) --teachers delift_se \

@@ -1,16 +1,14 @@
-"""What the audit of a run says of its student, and how near its subset is to the teacher's own.
+"""How well does the network learn each teacher? Designs and presets beside the cheap baselines.
 
     python benchmarks/fidelity.py --work DIR [--teachers delift less ...] [--json FILE]
 
 Real rows, real models, the pipeline itself: one run directory per teacher, in which a teacher's
-answers are paid for once, and every student is then fitted, audited and selects. Beside what the
-engine does by itself (auto) stands the InfluenceNetwork on the texts' embeddings: with the paper's
-preset and a block of u x u of the pairs (as published), and with the engine's settings (network).
-Teachers paid by the point are also asked about everything, and subsets are compared with theirs.
-The audit is the product's own: quadrant 4 is pairs of rows that no training pair touched. With
-`--sizes` the same share of ever larger pools is asked instead.
+answers are paid for once and every design and preset is then fitted and audited. Teachers paid by
+the point are also asked about everything, and the network's subset is compared with theirs. The
+audit is the product's own: quadrant 4 is pairs of rows that no training pair touched. With
+`--sizes` the same share of ever larger pools is asked instead: how fidelity grows with M.
 
-DELIFT takes about half an hour on two cores, the others 10 to 20 minutes; a killed run goes on.
+DELIFT takes about an hour on two cores, the others 10 to 20 minutes; a killed run goes on.
 """
 
 from __future__ import annotations
@@ -37,17 +35,7 @@ from engine.terminal.progress import say
 
 CORPUS = Path(__file__).resolve().parents[2] / "shared/data/corpus_small.parquet"
 BUDGET = 0.3
-# Which settings learn; the last are those that benchmarks/prefilter.py finds in the run.
-LEARNERS: dict[str, dict[str, Any]] = {
-    "auto": {},
-    "as published": {
-        "student": {"name": "network"},
-        "network": {"preset": "paper"},
-        "features": ["text"],
-        "sample": {"design": "block"},
-    },
-    "network": {"student": {"name": "network"}, "features": ["text"]},
-}
+PRESETS = ("paper", "default")
 # What each teacher is measured with. LESS is smaller than published, to be affordable on two cores.
 TEACHERS: dict[str, dict[str, Any]] = {
     "delift": {"name": "delift"},
@@ -70,28 +58,39 @@ TEACHERS: dict[str, dict[str, Any]] = {
     },
     "selectit": {"name": "selectit"},
 }
+DESIGNS = {
+    "delift": ("block", "scattered", "stratified"),
+    "delift_se": ("block", "stratified"),
+    "less": ("block", "stratified"),
+    "selectit": ("block", "stratified"),
+}
 TARGETS_FROM_VALID = ("less",)  # 300 targets of their own: their gradients are dear
 FULLY_ASKED = ("delift_se", "less", "selectit")
 COLUMNS = (
     "teacher",
     "rows",
-    "settings",
-    "student",
+    "design",
+    "preset",
     "labels",
     "teacher_cpu_s",
+    "quadrant",
+    "mse_std",
+    "r2",
+    "spearman",
+    "cosine",
+    "ridge",
+    "ridge_r2",
     "within",
     "within_interval",
     "within_r2",
     "cosine_within",
-    "linear_within",
+    "ridge_within",
+    "permuted",
     "means",
-    "cosine_means",
-    "linear_means",
     "split_half",
     "top_overlap",
     "subset_overlap",
     "chance",
-    "trusted",
 )
 
 
@@ -100,6 +99,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, required=True, help="where the runs are kept")
     parser.add_argument("--teachers", nargs="+", choices=TEACHERS, default=list(TEACHERS))
+    parser.add_argument("--designs", nargs="+", help="only these of each teacher's")
     parser.add_argument("--dataset", default="superni_like", help="of corpus_small.parquet")
     parser.add_argument("--audit", nargs=2, type=int, default=(100, 12), metavar=("C", "T"))
     parser.add_argument("--fraction", type=float, default=0.05)
@@ -110,8 +110,7 @@ def main() -> None:
     with connected(RayConfig()):
         for teacher in arguments.teachers:
             rows += (growth if arguments.sizes else measure)(teacher, arguments)
-    unseen = [row for row in rows if row["quadrant"] == "Q4"]
-    print(markdown_table(unseen, COLUMNS))
+            print(markdown_table(rows, COLUMNS), flush=True)
     if arguments.json:
         settings = {k: str(v) for k, v in vars(arguments).items() if k not in ("work", "json")}
         teachers = {name: TEACHERS[name] for name in arguments.teachers}
@@ -126,36 +125,39 @@ def settings(teacher: str, arguments: argparse.Namespace, **sections: Any) -> Co
         "corpus": rows,
         "teacher": TEACHERS[teacher],
         "network": {"num_workers": 1},
+        "student": {"name": "network"},
+        "features": ["text"],
         "selection": {"budget": BUDGET},
     }
     if teacher in TARGETS_FROM_VALID:
         where = {"dataset": arguments.dataset, "split": "valid"}
         values["target"] = {"path": str(CORPUS), "where": where}
     for name, section in sections.items():
-        mapping = isinstance(section, dict)
-        values[name] = {**values.get(name, {}), **section} if mapping else section
+        values[name] = {**values.get(name, {}), **section}
     return parse_config(values)
 
 
 def measure(teacher: str, arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """The rows of the table for one teacher, four quadrants for each of LEARNERS."""
+    """The rows of the table for one teacher, four quadrants per design and preset."""
     full = None
     if teacher in FULLY_ASKED:
         say(f"--- {teacher}, asked about everything")
         everything = settings(teacher, arguments, sample={"fraction": 1})
         full = _choices(run(everything, overwrite=True, until="select"))
-    for name, sections in LEARNERS.items():
-        say(f"--- {teacher}, {name}")
-        sample = {**_sample(arguments), **sections.get("sample", {})}
-        config = settings(teacher, arguments, **{**sections, "sample": sample})
-        directory = run(config, overwrite=True, until="select")
-        yield from _rows({"teacher": teacher, "settings": name}, directory, full)
-
-
-def _sample(arguments: argparse.Namespace) -> dict[str, Any]:
     num_candidates, num_targets = arguments.audit
-    audit = {"candidates": num_candidates, "targets": num_targets, "max_share": 0.99}
-    return {"fraction": arguments.fraction, "audit": audit}
+    for design in arguments.designs or DESIGNS[teacher]:
+        for preset in PRESETS:
+            say(f"--- {teacher}, {design}, {preset}")
+            sample: dict[str, Any] = {
+                "fraction": arguments.fraction,
+                "design": design,
+                "audit": {"candidates": num_candidates, "targets": num_targets, "max_share": 0.99},
+            }
+            config = settings(teacher, arguments, sample=sample, network={"preset": preset})
+            directory = run(config, overwrite=True, until="select")
+            yield from _rows(
+                {"teacher": teacher, "design": design, "preset": preset}, directory, full
+            )
 
 
 def growth(teacher: str, arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -163,15 +165,19 @@ def growth(teacher: str, arguments: argparse.Namespace) -> Iterator[dict[str, An
     rows = pq.read_table(CORPUS)
     rows = rows.filter(pc.equal(rows["split"], "train")).sort_by("id")
     rows = rows.take(np.random.default_rng(0).permutation(len(rows)))
+    num_candidates, num_targets = arguments.audit
     for size in arguments.sizes:
         path = arguments.work / f"rows-{size}.parquet"
         path.parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(rows.slice(0, size), path)
-        config = settings(teacher, arguments, sample=_sample(arguments))
+        audit = {"candidates": num_candidates, "targets": num_targets, "max_share": 0.99}
+        sample = {"audit": audit}
+        config = settings(teacher, arguments, sample={**sample, "fraction": arguments.fraction})
         values = {"corpus": config.corpus.model_copy(update={"path": str(path), "where": {}})}
         values["run_dir"] = str(arguments.work / f"{teacher}-{size}")
         directory = run(config.model_copy(update=values), overwrite=True, until="select")
-        yield from _rows({"teacher": teacher, "rows": size, "settings": "auto"}, directory, None)
+        named = {"teacher": teacher, "rows": size, "design": "default"}
+        yield from _rows({**named, "preset": "default"}, directory, None)
 
 
 def _rows(
@@ -182,12 +188,11 @@ def _rows(
     means = found["candidate_means"]
     row = {
         **named,
-        "student": found["student"],
         "labels": fit.counts["training_labels"],
         "teacher_cpu_s": _training_seconds(directory, score.manifest["usage"]),
         "means": means["spearman"]["student"],
-        "cosine_means": means["spearman"].get("cosine"),
-        "linear_means": means["spearman"]["linear"],
+        "means_cosine": means["spearman"].get("cosine"),
+        "means_ridge": means["spearman"]["linear"],
         "split_half": means["split_half"],
         "trusted": found["trusted"],
         "verdict": found["reasons"],
@@ -205,12 +210,15 @@ def _rows(
             "quadrant": quadrant,
             "pairs": measured["num_pairs"],
             **student,
+            "cosine": scores["cosine"]["spearman"] if "cosine" in scores else None,
             "cosine_within": scores["cosine"]["within"] if "cosine" in scores else None,
-            "linear_within": scores["linear"]["within"],
-            "linear_r2": scores["linear"]["r2"],
+            "cosine_r2": scores["cosine"]["r2"] if "cosine" in scores else None,
+            "ridge": scores["linear"]["spearman"],
+            "ridge_within": scores["linear"]["within"],
+            "ridge_r2": scores["linear"]["r2"],
             "mean_r2": scores["mean"]["r2"],
             "permuted": scores["permuted"]["spearman"],
-            "lead_over_linear": scores["linear"]["within_lead_interval"],
+            "lead_over_ridge": scores["linear"]["within_lead_interval"],
         }
 
 
