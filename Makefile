@@ -116,10 +116,13 @@ bench: venv
 	$(BIN)/python benchmarks/target_recovery.py baselines --work $(WORK)/targets \
 		--json $(RESULTS)/target_recovery-baselines.json
 	$(BIN)/python benchmarks/target_recovery.py table --work $(WORK)/targets --asked 0.05 \
+		--sets general code \
 		--json $(RESULTS)/target_recovery-more.json
 	$(BIN)/python benchmarks/target_recovery_less.py ask --work $(WORK)/less --answers $(WORK)/targets
 	$(BIN)/python benchmarks/target_recovery_less.py table --work $(WORK)/less \
 		--answers $(WORK)/targets --json $(RESULTS)/target_recovery-less.json
+	$(BIN)/python benchmarks/target_recovery_less.py baselines --work $(WORK)/less \
+		--answers $(WORK)/targets --json $(RESULTS)/target_recovery-less-baselines.json
 	$(BIN)/python benchmarks/prefilter_product.py --answers $(WORK)/targets \
 		--json $(RESULTS)/prefilter_product.json
 	$(BIN)/python benchmarks/row_teachers.py ask --work $(WORK)/students

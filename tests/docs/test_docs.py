@@ -334,7 +334,7 @@ def test_make_bench_runs_the_commands_that_the_results_name():
                 flags[word] = []
             else:
                 flags[next(reversed(flags))].append(word)
-        for flag in ("--work", "--quality", "--runs", "--markdown"):
+        for flag in ("--work", "--answers", "--quality", "--runs", "--markdown"):
             flags.pop(flag, None)
         return script, flags
 
