@@ -78,7 +78,7 @@ class Config(Section):
     execution: Literal["ray", "local"] = Field(
         "ray",
         description="who works: Ray, here or on a cluster, or this process alone, which starts "
-        "nothing and suits a few thousand rows; the same bytes either way",
+        "nothing and suits a few hundred rows; the same bytes either way",
     )
     seed: int = Field(0, description="of samples, first weights and ties")
     corpus: CorpusConfig = Field(description="the rows to select from")

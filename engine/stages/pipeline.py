@@ -35,7 +35,7 @@ from engine.terminal.progress import say
 
 __all__ = ["STAGES", "run", "stages_of"]
 
-SMALL = 1_000  # rows that one process has done before Ray has started all of its own
+SMALL = 500  # rows; of more, work on several cores makes up for what starting Ray takes
 
 Stages = tuple[Stage, ...]
 Attempt = tuple[Config, Stages]
