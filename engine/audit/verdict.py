@@ -233,8 +233,9 @@ def _ceiling(means: CandidateMeans, pairwise: bool) -> str:
     if means.ceiling is None:
         return f"over other targets the teacher's own means would be others: {said}"
     return (
-        f"Spearman of the means is {own:.2f}, of at most about {means.ceiling:.2f} that so few "
-        f"targets let anybody reach (split-half reliability, by Spearman-Brown: {said})"
+        f"Spearman of the means is {own:.2f}; knowing only each candidate's mean over endless "
+        f"targets like these, one would reach about {means.ceiling:.2f} (split-half reliability, "
+        f"by Spearman-Brown: {said}), and more takes knowing how these targets differ"
     )
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +28,9 @@ from engine.models.model_files import check_model_files
 from engine.storage import fetch_tree, is_remote
 
 __all__ = ["ResolvedModel", "check_hub_files", "loading", "model_identity", "resolve"]
+
+# It warns of a kernel that nobody here asks for, in every process that loads a model.
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 _PACKAGE = "package:"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")

@@ -154,7 +154,6 @@ def _joined(config: RayConfig) -> Iterator[bool]:
         yield False
         return
     address = config.address or os.environ.get("RAY_ADDRESS")
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # errors reach the user through us
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address:
         try:

@@ -7,6 +7,7 @@ a byte, and neither can workers that die: they are replaced, and what they had f
 from __future__ import annotations
 
 import json
+import logging
 import secrets
 import socket
 import warnings
@@ -29,6 +30,9 @@ from engine.runtime.executor import Partition, PartitionRunner, PartitionWorker,
 from engine.runtime.ray_cluster import first_line, unseen_sentence
 
 __all__ = ["on_pool"]
+
+# Its errors reach the user through us; importing it has set the level.
+logging.getLogger("ray.data").setLevel(logging.CRITICAL)
 
 # Worker processes are replaced without end, since on a cluster of spot machines all of them are, in
 # time; `crashes` is what ends work that kills every worker.

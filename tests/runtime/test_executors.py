@@ -104,6 +104,11 @@ def test_what_a_worker_tells_the_user_arrives_as_itself(executor, tmp_path):
             go(executor, tmp_path, partitions(count), worker=CannotLoad)
 
 
+def test_ray_data_says_nothing_of_its_own(on_ray, tmp_path, capfd):
+    go(on_ray, tmp_path, partitions(3))
+    assert "Dataset" not in capfd.readouterr().err
+
+
 def complain():
     raise InputError("bad")
 
