@@ -411,7 +411,7 @@ def test_paths_that_hold_nothing(tree: Path):
     ("name", "data", "message"),
     [
         ("a.jsonl", b"PAR1....", "it looks like parquet, rename it or set format: parquet"),
-        ("a.json", gzip.compress(b"{}"), "it looks like gzip, rename it to end in .gz"),
+        ("a.json", gzip.compress(b"{}", mtime=0), "it looks like gzip, rename it to end in .gz"),
         ("a.csv", b"PK\x03\x04", "is not CSV"),
         ("a.jsonl", '{"a": 1}'.encode("utf-16"), "UTF-16 text, save it as UTF-8"),
         ("a.jsonl", b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
