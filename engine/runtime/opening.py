@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Literal, TypeAlias
 
 from engine.config import Config
+from engine.errors import SettingsError
 from engine.runtime.executor import Executor
 from engine.runtime.local import LocalExecutor
 
@@ -22,9 +23,11 @@ def opened(config: Config, choice: ExecutorChoice = None) -> Iterator[Executor]:
     """
     if isinstance(choice, Executor):
         yield choice
-    elif (choice or config.execution) == "local":
+    elif (name := choice or config.execution) == "local":
         yield LocalExecutor()
     else:
+        if name != "ray":
+            raise SettingsError(f"no executor is called {name!r}: use ray or local")
         from engine.runtime.ray_cluster import connected
 
         with connected(config.ray) as executor:

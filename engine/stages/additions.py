@@ -37,13 +37,8 @@ from engine.terminal.progress import say
 __all__ = ["ADDITION_STAGES", "headline", "score_new"]
 
 FOLDER, ORIGIN = "additions", "origin.json"
-OWN_SECTIONS = (
-    "corpus",
-    "selection",
-    "drift",
-    "ray",
-    "execution",
-)  # of the settings; all others are the run's
+# Of the settings; all others are the run's.
+OWN_SECTIONS = ("corpus", "selection", "drift", "ray", "execution")
 _UNUSED_SECTIONS = ("evaluation", "study")  # no model of theirs is loaded for new rows
 _OWNED = CorpusConfig(path="the subset of the run")  # its vectors are given: nothing reads this
 

@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from engine.artifacts.files import atomic_path
-from engine.config import Execution, RayConfig
+from engine.config import Execution, RayConfig, parse_config
 from engine.errors import EngineError, InputError, ModelError, SettingsError
 from engine.runtime import ray_cluster
 from engine.runtime.executor import Partition, PartitionWorker, Training
 from engine.runtime.local import LocalExecutor
+from engine.runtime.opening import opened
 from engine.runtime.ray_cluster import RayExecutor
 
 
@@ -167,3 +168,12 @@ def test_two_workers_sum_and_one_process_says_that_it_cannot(on_ray, tmp_path):
     assert on_ray.train(training(tmp_path, 2)) == {"total": 3.5, "size": 2}
     with pytest.raises(SettingsError, match="by 2 workers gives other sums"):
         LocalExecutor().train(training(tmp_path, 2))
+
+
+def test_an_executor_that_does_not_exist():
+    config = parse_config({"corpus": {"path": "x"}})
+    with (
+        pytest.raises(SettingsError, match="no executor is called 'lokal'"),
+        opened(config, "lokal"),
+    ):
+        pass
