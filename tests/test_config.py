@@ -59,6 +59,17 @@ def test_the_encoder_teacher_gets_an_encoder():
     assert teacher.model.dtype == "float32"
 
 
+def test_the_packaged_model_computes_in_float32_and_named_ones_in_bfloat16():
+    def dtype(**model):
+        return parse_config(
+            {**CORPUS, "teacher": {"name": "rds", "model": model}}
+        ).teacher.model.dtype
+
+    assert dtype() == "float32"
+    assert dtype(dtype="bfloat16") == "bfloat16"
+    assert dtype(path="owner/model") == "bfloat16"
+
+
 @pytest.mark.parametrize("teacher", ["delift", "delift_se", "less", "selectit", "random"])
 def test_settings_written_down_and_read_back_are_the_same_to_the_byte(teacher):
     values = {"corpus": {"path": "a"}, "teacher": {"name": teacher}}

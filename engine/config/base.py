@@ -111,10 +111,16 @@ class ModelConfig(Section):
 
 
 def with_model(values: Any, default: Mapping[str, Any]) -> Any:
-    """A section's values with what its `model` does not say filled in; anything else as it is."""
+    """A section's values with what its `model` does not say filled in; anything else as it is.
+
+    The packaged language model computes in float32: it is small, and many CPUs emulate bfloat16.
+    """
     if not isinstance(values, Mapping) or not isinstance(values.get("model", {}), Mapping):
         return values
-    return {**values, "model": {**default, **values.get("model", {})}}
+    model = {**default, **values.get("model", {})}
+    if model["path"] == PACKAGED_LANGUAGE_MODEL:
+        model["dtype"] = values.get("model", {}).get("dtype", "float32")
+    return {**values, "model": model}
 
 
 class CorpusConfig(Section):

@@ -26,7 +26,8 @@ __all__ = [
     "TeacherFacts",
 ]
 
-# Of teachers that read a causal language model, where the settings name none.
+# Of teachers that read a causal language model, where the settings name none; the dtype is for
+# those that they name.
 LANGUAGE_MODEL = {"path": PACKAGED_LANGUAGE_MODEL, "dtype": "bfloat16"}
 
 

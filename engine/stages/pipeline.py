@@ -23,6 +23,7 @@ from engine.config import Config, load_config
 from engine.errors import EngineError, FidelityError, SettingsError
 from engine.runtime.executor import Executor
 from engine.runtime.opening import ExecutorChoice, opened
+from engine.runtime.processor import emulates_bfloat16
 from engine.runtime.stage import Stage
 from engine.runtime.workflow import Plan, do_stage, paths_to_see, plan_stages, refuse_other_settings
 from engine.spelling import meant
@@ -143,6 +144,7 @@ def _do_all(
             second_look.refuse_too_many(config, corpus.counts["candidates"])
             sample.refuse_useless_scores(config, corpus, executor)
             _tell_small(corpus, executor)
+            _tell_emulated(config, executor)
         if plan.stage.name != "fit":
             continue
         if not (is_last or _is_trusted(directory)):
@@ -158,6 +160,24 @@ def _tell_small(corpus: Artifact, executor: Executor) -> None:
     rows = corpus.counts["candidates"] + corpus.counts.get("targets", 0)
     if executor.was_started_here and rows <= SMALL:
         say(f"  {rows:,} rows need no Ray: --execution local is done sooner, with the same result")
+
+
+def _tell_emulated(config: Config, executor: Executor) -> None:
+    """Where a model on CPUs is to compute in a precision that they have not."""
+    models = {"embedding": (config.embedding.model, config.embedding.execution)}
+    if config.teacher.facts.default_model is not None:
+        models["teacher"] = (config.teacher.model, config.teacher.execution)
+    if config.quality is not None and config.quality.teacher.facts.default_model is not None:
+        gate = config.quality.teacher
+        models["quality.teacher"] = (gate.model, gate.execution)
+    slow = [
+        name
+        for name, (model, execution) in models.items()
+        if model.dtype == "bfloat16" and not model.quantization and not execution.num_gpus
+    ]
+    if slow and executor.call(emulates_bfloat16):
+        settings = " ".join(f"--{name}.model.dtype float32" for name in slow)
+        say(f"  these processors emulate bfloat16, many times slower than float32: {settings}")
 
 
 def _refuse_student(config: Config) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from engine.config import parse_config
 from engine.errors import RunDirectoryError, SettingsError
+from engine.stages import pipeline
 from engine.stages.pipeline import STAGES, run
 
 
@@ -121,3 +122,11 @@ def test_the_corpus_can_be_its_own_target_with_a_sparse_kernel(small_job, tmp_pa
     assert (counts["kernel"], counts["targets"]) == ("neighbours", 300)
     assert directory.artifact("7-selection").counts["selected"] == 30
     assert not directory.artifact("5-student").counts["trusted"], "noise cannot be learned"
+
+
+@pytest.mark.parametrize(("dtype", "told"), [("bfloat16", True), ("float32", False)])
+def test_emulated_precision_is_told(small_job, tmp_path, monkeypatch, capsys, dtype, told):
+    monkeypatch.setattr(pipeline, "emulates_bfloat16", lambda: True)
+    model = {**small_job["teacher"]["model"], "dtype": dtype}
+    run(changed(small_job, teacher={"model": model}), run_dir=tmp_path / "run", until="ingest")
+    assert ("--teacher.model.dtype float32" in capsys.readouterr().err) is told
