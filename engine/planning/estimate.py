@@ -7,7 +7,7 @@ and the start of each pool; a fit and a selection are one process.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from engine.config import Config
@@ -15,6 +15,7 @@ from engine.features.feature import sources_of
 from engine.planning.machines import Machines
 from engine.planning.probe import REGRESSION_ROWS, Price
 from engine.planning.sizes import Asked, Sizes
+from engine.stages.quality import config_of_gate
 from engine.students.kernel_ridge import CHOOSING_ROWS
 from engine.teachers.teacher import teacher_class
 
@@ -35,6 +36,7 @@ class Prices:
         network: seconds of one optimiser `step`, `pair` predicted, kernel `entry` selected from,
             `cosine` of two rows, and a kernel `regression` on REGRESSION_ROWS rows.
         reading: one row read by the teacher's language model, if it is; with and without prompt.
+        gate: as `teacher`, of the teacher of the quality gate, if it costs.
         ingest_seconds: of reading the corpus, measured whole.
         dim: D of the embeddings.
         model_bytes: of each model in memory, by name.
@@ -48,6 +50,7 @@ class Prices:
     dim: int
     model_bytes: Mapping[str, int]
     reading: Price | None = None
+    gate: Mapping[str, Price] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -113,6 +116,8 @@ def _stages(config: Config, sizes: Sizes, asked: Asked, prices: Prices) -> Itera
         "predict", pairs, 0, predict, predict, predict, startup, 1, 2**27 + units,
         units + kept * (4 if dense else 12) + sizes.candidates * 4,
     )  # fmt: skip
+    if asked.gate is not None:
+        yield from _gate(config, sizes, asked.gate, prices)
     if config.selection.second_look and not asked.everything:
         yield _second_look(config, sizes, asked, prices)
     # greedy, and for the explanations every row with all that is selected
@@ -141,6 +146,24 @@ def _teacher(config: Config, sizes: Sizes, asked: Asked, prices: Prices) -> Stag
         startup * pools, config.teacher.model.threads, prices.model_bytes["teacher"],
         stored + asked.answers.get("pair", 0) * _RECORD_BYTES, True,
     )  # fmt: skip
+
+
+def _gate(config: Config, sizes: Sizes, asked: Asked, prices: Prices) -> Iterator[StageEstimate]:
+    """The gate's teacher, its student and what that predicts, as those of the main teacher."""
+    own, memory = config_of_gate(config), {"teacher": prices.model_bytes.get("gate", 2**28)}
+    prices = replace(prices, teacher=prices.gate, preparation=0.0, model_bytes=memory)
+    startup = prices.encoder.startup
+    stages = [_teacher(own, sizes, asked, prices)]
+    if not asked.everything:
+        stages.append(_fit(own, asked, prices, startup))
+    seconds, written = _predict(own, sizes, asked, prices)
+    stages.append(
+        StageEstimate(
+            "predict", sizes.candidates, 0, seconds, seconds, seconds, startup, 1,
+            2**27 + written, written + sizes.candidates * 4,
+        )
+    )  # fmt: skip
+    yield from (replace(stage, name=f"quality_{stage.name}") for stage in stages)
 
 
 def _second_look(config: Config, sizes: Sizes, asked: Asked, prices: Prices) -> StageEstimate:

@@ -37,6 +37,7 @@ from engine.runtime.executor import Executor
 from engine.runtime.opening import opened
 from engine.runtime.workflow import do_stage, paths_to_see, plan_stages
 from engine.stages.pipeline import STAGES
+from engine.stages.quality import config_of_gate
 from engine.teachers.teacher import Side, teacher_class
 
 __all__ = ["Plan", "headline", "make_plan", "model_bytes", "table", "wall_of"]
@@ -146,7 +147,7 @@ def _measure(
         actors,
         PROBE_SECONDS,
     )
-    prepared, one = None, 0.0
+    prepared, one, to_gate = None, 0.0, dict[str, Price]()
     if asked.prepared:
         few = rows["candidate"][:PREPARED_ROWS]
         prepared, one = probe_preparation(executor, config, corpus, few, scratch.path)
@@ -156,14 +157,25 @@ def _measure(
         teacher = probe_teacher(
             executor, config, corpus, rows, groups, prepared, scratch.path, actors, PROBE_SECONDS
         )
+    memory = {"encoder": model_bytes(config.embedding.model)}
+    memory["teacher"] = model_bytes(config.teacher.model) if kind.default_model else 2**28
+    if asked.gate is not None and asked.gate.answers:
+        gate = config_of_gate(config)
+        own_model = gate.teacher.facts.default_model is not None
+        memory["gate"] = model_bytes(gate.teacher.model) if own_model else 2**28
+        actors_of_gate = max(1, cpus // gate.teacher.model.threads)
+        to_gate = probe_teacher(
+            executor, gate, corpus, rows, groups, None, scratch.path, actors_of_gate,
+            PROBE_SECONDS, label="probe gate",
+        )  # fmt: skip
     found = executor.call(probe_network, config.network, encoder.width)
     read: Price | None = None
     if "reading" in sources_of(config.features):
         few = rows["candidate"][:READ_ROWS]
         read = probe_reading(executor, config, corpus, few, scratch.path, actors, PROBE_SECONDS)
-    memory = {"encoder": model_bytes(config.embedding.model)}
-    memory["teacher"] = model_bytes(config.teacher.model) if kind.default_model else 2**28
-    prices = Prices(encoder, teacher, one, found, ingest_seconds, encoder.width, memory, read)
+    prices = Prices(
+        encoder, teacher, one, found, ingest_seconds, encoder.width, memory, read, to_gate
+    )
     return sizes, asked, full, prices
 
 
@@ -212,11 +224,9 @@ def _remarks(
             "gate.on_low_fidelity extend may ask for more, up to "
             f"gate.max_fraction {config.gate.max_fraction:g}: that is not counted."
         )
-    if config.quality is not None and not config.quality.teacher.facts.from_embeddings:
-        gate = config.quality
+    if asked.gate is not None:
         remarks.append(
-            f"The quality gate asks {gate.teacher.name} about {gate.sample.fraction:.0%} of the "
-            "candidates: that is not counted."
+            "Answers of the quality gate are counted as if the main teacher had none of them."
         )
     if config.teacher.facts.shares_candidate:
         remarks.append(

@@ -281,6 +281,7 @@ def probe_teacher(
     root: Path,
     actors: int,
     seconds: float,
+    label: str = "probe",
 ) -> dict[str, Price]:
     """Prices by kind of answer: `candidate`, `target`, `pair`, as far as the teacher has them."""
     settings, kind = config.teacher, teacher_class(config.teacher.name)
@@ -316,7 +317,7 @@ def probe_teacher(
         mixed,
         _TeacherProbe,
         arguments,
-        f"probe {settings.name}",
+        f"{label} {settings.name}",
         settings.execution,
         settings.model.threads,
     )

@@ -18,6 +18,7 @@ from engine.artifacts.rows import TableParts, id_hashes, target_side
 from engine.artifacts.run_directory import Artifact
 from engine.config import Config
 from engine.selection.prepare import num_to_select
+from engine.stages.quality import config_of_gate
 from engine.stages.sample import draw_given
 from engine.teachers.designs import Draw, Side, design_of, draw_pairs, draw_points
 from engine.teachers.given_scores import located
@@ -49,6 +50,7 @@ class Asked:
         learned: rows that it has answers of, on both sides.
         second_look: what it is asked for again, of each kind, beyond `answers` and `calls`.
         columns: N, 1 for a teacher that scores rows alone.
+        gate: what the teacher of the quality gate is asked for, if there is one that costs.
     """
 
     answers: dict[str, int]
@@ -58,6 +60,7 @@ class Asked:
     columns: int
     learned: int = 0
     second_look: Mapping[str, int] = field(default_factory=dict)
+    gate: Asked | None = None
 
     @property
     def everything(self) -> bool:
@@ -82,11 +85,15 @@ def sizes_of(config: Config, corpus: Artifact) -> Sizes:
 
 
 def asked_for(config: Config, corpus: Artifact) -> tuple[Asked, Asked]:
-    """Answers for the sample of the settings, and for everything.
+    """Answers for the sample of the settings, and for everything; those of the gate in both.
 
     Rows with the same texts are asked about once, as the score stage does. Memory: a number for
     each row and each pair of the sample.
     """
+    if config.quality is not None and not config.quality.teacher.facts.from_embeddings:
+        gate, _ = asked_for(config_of_gate(config), corpus)
+        found, full = asked_for(config.model_copy(update={"quality": None}), corpus)
+        return replace(found, gate=gate), replace(full, gate=gate)
     kind, sample = teacher_class(config.teacher.name), config.sample
     if config.teacher.facts.is_given:
         return _given(config, corpus)

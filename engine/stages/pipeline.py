@@ -175,7 +175,9 @@ def _tell_emulated(config: Config, executor: Executor) -> None:
         for name, (model, execution) in models.items()
         if model.dtype == "bfloat16" and not model.quantization and not execution.num_gpus
     ]
-    if slow and executor.call(emulates_bfloat16):
+    if not slow:
+        return
+    if executor.call(emulates_bfloat16):
         settings = " ".join(f"--{name}.model.dtype float32" for name in slow)
         say(f"  these processors emulate bfloat16, many times slower than float32: {settings}")
 

@@ -81,6 +81,32 @@ def test_the_teacher_is_asked_for_what_was_planned(job, teacher, sample, own_tar
     assert all(whole[kind] >= plan.asked.answers[kind] for kind in whole if kind != "target")
 
 
+def test_the_gate_is_asked_for_what_was_planned(job):
+    model = job["teacher"]["model"]
+    teacher = {"name": "ifd", "model": model, "max_tokens": 512}
+    audit = {"candidates": 30, "max_share": 0.5}
+    sample = {"fraction": 0.3, "audit": audit}
+    job["quality"] = {"teacher": teacher, "sample": sample, "drop_worst": 0.1}
+    plan = make_plan(parse_config(job))
+    directory = run(parse_config(job), until="quality")
+    usage = directory.artifact("4q-teacher").manifest["usage"]
+    names = [stage.name for stage in plan.stages]
+    assert names[-5:-2] == ["quality_score", "quality_fit", "quality_predict"]
+    score = plan.stages[names.index("quality_score")]
+    assert score.calls == score.rows == usage["features_candidate_rows"] > 0
+    assert score.worker_seconds > 0 and score.low <= score.worker_seconds <= score.high
+    without = make_plan(parse_config({k: v for k, v in job.items() if k != "quality"}))
+    more = headline(plan)["teacher_calls"] - headline(without)["teacher_calls"]
+    assert more == score.calls
+    assert "quality_score" in [stage.name for stage in plan.everything]
+
+
+def test_a_gate_that_costs_nothing_is_not_in_the_plan(job):
+    gate = {"teacher": {"name": "fit"}, "drop_worst": 0.1}
+    plan = make_plan(parse_config({**job, "quality": gate}))
+    assert not any(stage.name.startswith("quality") for stage in plan.stages)
+
+
 def test_nothing_is_left_behind_and_nothing_is_touched(job, tmp_path):
     before = set(tmp_path.iterdir())
     make_plan(parse_config(job))
