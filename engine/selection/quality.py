@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from engine.config.quality import QualityConfig
 from engine.kernels.arrays import DoubleArray, FloatArray
 
-__all__ = ["Judgement", "judge"]
+__all__ = ["Judgement", "judge", "judge_more"]
 
 
 @dataclass(frozen=True)
@@ -64,3 +64,39 @@ def judge(
         elif settings.below is not None:
             dropped[rows] = values[rows] < settings.below
     return Judgement(values, asked, dropped, penalty)
+
+
+def judge_more(
+    values: FloatArray,
+    asked: bool,
+    known: Judgement,
+    settings: QualityConfig,
+    trusted: bool,
+) -> Judgement:
+    """Judge further rows by what was done to those of `known`, which came before them.
+
+    Their values (n,) are all answers (`asked`), or all predictions; NaN is not judged. They are
+    held against the rows of their kind in `known`: dropped where such a value, or a better one,
+    was; weighed as a row of that place would be. So a corpus of bad rows is dropped whole, and one
+    of good rows is not. Cost: a sort of the known rows.
+    """
+    sign = 1 if settings.teacher.facts.worst == "high" else -1
+    of_known = (known.asked == asked) & np.isfinite(known.values)
+    badness, finite = sign * values, np.isfinite(values)
+    dropped, penalty = np.zeros(len(values), bool), None
+    judged = asked or trusted or settings.untrusted == "all"
+    judged &= trusted or settings.untrusted != "none"
+    if settings.weight is not None:
+        penalty = np.full(len(values), settings.weight / 2)
+    if judged and penalty is not None and settings.weight is not None:
+        ranked = np.sort(sign * known.values[of_known])
+        below = np.searchsorted(ranked, badness[finite]) / max(1, len(ranked) - 1)
+        penalty[finite] = settings.weight * np.minimum(below, 1)
+    elif judged and settings.drop_worst is not None:
+        limits = sign * known.values[of_known & known.dropped]
+        dropped[finite] = badness[finite] >= limits.min(initial=np.inf)
+    elif judged and settings.above is not None:
+        dropped[finite] = values[finite] > settings.above
+    elif judged and settings.below is not None:
+        dropped[finite] = values[finite] < settings.below
+    return Judgement(values, np.full(len(values), asked), dropped, penalty)

@@ -29,12 +29,14 @@ from engine.features.rows import group_of
 from engine.runtime.opening import ExecutorChoice, opened
 from engine.runtime.stage import Stage, StageContext, StageResult
 from engine.runtime.workflow import do_stage, paths_to_see, plan_stages, refuse_other_settings
+from engine.selection.prepare import num_to_select
 from engine.stages import drift, embed, ingest, merge, new_rows, predict, score, select
 from engine.stages.pipeline import STAGES, stages_of
+from engine.stages.quality import QUALITY, quality_of_new_rows
 from engine.terminal.called import typed
 from engine.terminal.progress import say
 
-__all__ = ["ADDITION_STAGES", "headline", "score_new"]
+__all__ = ["ADDITION_STAGES", "addition_stages", "headline", "score_new"]
 
 FOLDER, ORIGIN = "additions", "origin.json"
 # Of the settings; all others are the run's.
@@ -126,7 +128,20 @@ def _drift(context: StageContext) -> StageResult:
 
 
 def _select(context: StageContext) -> StageResult:
-    return select.run(replace(context, inputs=_beside_the_run(context.inputs)))
+    config, gate = context.config, context.inputs.get("quality")
+    if gate is not None:  # of what it leaves no more can be selected than there is
+        left = gate.counts["rows"] - gate.counts["dropped"]
+        if not left:
+            raise SettingsError(
+                f"the run's quality gate ({gate.counts['teacher']}: {gate.counts['rule']}) drops "
+                f"all {gate.counts['rows']:,} new rows: there is nothing to add"
+            )
+        if config.selection.budget is not None:
+            budget = min(num_to_select(config.selection, gate.counts["rows"]), left)
+            selection = config.selection.model_copy(update={"budget": budget})
+            config = config.model_copy(update={"selection": selection})
+    inputs = _beside_the_run(context.inputs)
+    return select.run(replace(context, config=config, inputs=inputs))
 
 
 _RUN = tuple(f"run-{name}" for name in ("ingest", "embed", "sample", "score", "fit", "predict"))
@@ -148,6 +163,16 @@ ADDITION_STAGES: tuple[Stage, ...] = (
     replace(select.STAGE, run=_select, reads=("ingest", "embed", "predict", *_RUN)),
     merge.STAGE,
 )
+
+
+def addition_stages(config: Config) -> tuple[Stage, ...]:
+    """The stages of an addition in their order; where the run has a gate, it judges new rows."""
+    gate = quality_of_new_rows(config)
+    place = [stage.name for stage in ADDITION_STAGES].index("select")
+    before, (selecting, *after) = ADDITION_STAGES[:place], ADDITION_STAGES[place:]
+    if gate:
+        selecting = replace(selecting, reads=(*selecting.reads, "quality"))
+    return (*before, *gate, selecting, *after)
 
 
 # --- one corpus of new rows -----------------------------------------------------------------------
@@ -184,11 +209,10 @@ def score_new(
     run = RunDirectory.at(run_dir)
     artifacts = _finished(run)
     config = _settings(run, artifacts, corpus, overrides or {})
-    if config.quality is not None:
-        say("the quality gate of the run does not judge new rows: they are selected without it")
     with run.lock():
         directory, given = _place(run, artifacts, config)
-        plans = list(plan_stages(ADDITION_STAGES, config, directory, given))
+        stages = addition_stages(config)
+        plans = list(plan_stages(stages, config, directory, given))
         refuse_other_settings(plans, directory, overwrite)
         if all(plan.done for plan in plans):
             say(f"done before: {directory}")
@@ -197,7 +221,7 @@ def score_new(
             with opened(config, executor) as working:
                 working.refuse_unseen(paths_to_see(config, directory))
                 for plan in plans:
-                    do_stage(plan, config, directory, ADDITION_STAGES, working, given)
+                    do_stage(plan, config, directory, stages, working, given)
         except EngineError:  # rows of no use leave no trace
             if directory.artifact(ADDITION_STAGES[0].directory) is None:
                 discard(directory.path)
@@ -207,7 +231,8 @@ def score_new(
 
 def headline(directory: RunDirectory) -> dict[str, Any]:
     """What a job prints of a finished addition."""
-    found = {stage.name: directory.artifact(stage.directory) for stage in ADDITION_STAGES}
+    stages = (*ADDITION_STAGES, QUALITY[-1])
+    found = {stage.name: directory.artifact(stage.directory) for stage in stages}
     artifacts = {name: artifact for name, artifact in found.items() if artifact is not None}
     corpus, drifted = artifacts["ingest"].counts, artifacts["drift"].counts
     selected = artifacts["select"]
@@ -220,11 +245,16 @@ def headline(directory: RunDirectory) -> dict[str, Any]:
         "refit": drifted["refit"],
         "reasons": drifted["reasons"],
         "far_share": drifted["far_share"],
+        **_of_gate(artifacts.get("quality")),
         "audited_pairs": drifted["audited"],
         "spearman": drifted.get("spearman"),
         "additions": shown(selected.path("subset")),
         "subset": shown(artifacts["merge"].path("subset")),
     }
+
+
+def _of_gate(gate: Artifact | None) -> dict[str, Any]:
+    return {} if gate is None else {"dropped_by_quality": gate.counts["dropped"]}
 
 
 def _finished(run: RunDirectory) -> dict[str, Artifact]:

@@ -15,15 +15,19 @@ import pyarrow as pa
 
 from engine.artifacts.files import load_array, read_json, read_table
 from engine.artifacts.parts import finish_part
+from engine.artifacts.rows import VectorParts
 from engine.artifacts.run_directory import Artifact
 from engine.config import Config
+from engine.features.feature import Source
+from engine.features.rows import group_of
 from engine.runtime.stage import Stage, StageContext, StageResult
-from engine.selection.quality import judge
+from engine.selection.quality import Judgement, judge, judge_more
 from engine.stages import fit, predict, sample, score
+from engine.teachers.fit_labels import cosines
 from engine.teachers.store import write_table
 from engine.terminal.progress import say
 
-__all__ = ["QUALITY", "config_of_gate"]
+__all__ = ["QUALITY", "config_of_gate", "quality_of_new_rows"]
 
 _PREFIX = "quality_"
 
@@ -54,6 +58,19 @@ def run(context: StageContext) -> StageResult:
     reason = str(read_json(inputs["quality_fit"].path("fidelity"))["reasons"][0])
     path = context.directory / "judgement.parquet"
     counts = context.executor.call(_judge, dict(inputs), context.config, trusted, path)
+    return _told(context, path, counts, trusted, fitted["student"], reason)
+
+
+def _told(
+    context: StageContext,
+    path: Path,
+    counts: dict[str, int],
+    trusted: bool,
+    student: str,
+    reason: str,
+) -> StageResult:
+    settings = context.config.quality
+    assert settings is not None, "there is no gate"
     teacher = settings.teacher.name
     said = "" if trusted else f"; not trusted: {reason}"
     if not trusted and settings.untrusted != "all":
@@ -65,7 +82,7 @@ def run(context: StageContext) -> StageResult:
         counts={
             **counts,
             "teacher": teacher,
-            "student": fitted["student"],
+            "student": student,
             "trusted": trusted,
             "reason": reason,
             "rule": settings.rule,
@@ -91,7 +108,12 @@ def _judge(
     answers = np.full(len(predicted), np.nan, np.float32)
     answers[labels["candidate"].to_numpy()] = labels["score"].to_numpy()
     found = judge(answers, predicted, config.quality, trusted)
-    penalty = pa.nulls(len(predicted), pa.float64())
+    return _written(found, len(labels) - int(np.isfinite(labels["score"].to_numpy()).sum()), path)
+
+
+def _written(found: Judgement, unscorable: int, path: Path) -> dict[str, int]:
+    """Write a judgement; returns its counts."""
+    penalty = pa.nulls(len(found.values), pa.float64())
     columns = {
         "value": found.values,
         "asked": found.asked,
@@ -100,9 +122,9 @@ def _judge(
     }
     write_table(pa.table(columns), path)
     return {
-        "rows": len(predicted),
+        "rows": len(found.values),
         "asked": int(found.asked.sum()),
-        "unscorable": len(labels) - int(np.isfinite(labels["score"].to_numpy()).sum()),
+        "unscorable": unscorable,
         "dropped": int(found.dropped.sum()),
         "dropped_asked": int((found.dropped & found.asked).sum()),
     }
@@ -146,3 +168,63 @@ QUALITY: tuple[Stage, ...] = (
         reads=("quality_score", "quality_fit", "quality_predict"),
     ),
 )
+
+
+# --- new rows of a finished run -------------------------------------------------------------------
+
+
+def quality_of_new_rows(config: Config) -> tuple[Stage, ...]:
+    """The stages that judge new rows by the run's gate, its student frozen; nobody is asked."""
+    gate = config.quality
+    if gate is None:
+        return ()
+    judgement = replace(
+        QUALITY[-1],
+        run=_run_of_new_rows,
+        reads=("ingest", "embed", *(f"run-{stage.name}" for stage in QUALITY)),
+    )
+    if gate.teacher.facts.from_embeddings:
+        return (judgement,)
+    predicting = replace(
+        QUALITY[3],
+        run=_predict_new_rows,
+        reads=("ingest", "embed", *(f"run-{stage.name}" for stage in QUALITY[:4])),
+    )
+    return predicting, replace(judgement, reads=(*judgement.reads, predicting.name))
+
+
+def _predict_new_rows(context: StageContext) -> StageResult:
+    given = {name: context.inputs[name] for name in ("ingest", "embed")}
+    of_run = {n: context.inputs[f"run-{_PREFIX}{n}"] for n in ("sample", "score", "fit")}
+    inputs = {**given, **of_run, "base": context.inputs[f"run-{_PREFIX}predict"]}
+    return predict.run(replace(context, config=config_of_gate(context.config), inputs=inputs))
+
+
+def _run_of_new_rows(context: StageContext) -> StageResult:
+    """Judge the new rows as those of the run were."""
+    before = context.inputs["run-quality"].counts
+    path = context.directory / "judgement.parquet"
+    counts = context.executor.call(
+        _judge_new_rows, dict(context.inputs), context.config, bool(before["trusted"]), path
+    )
+    return _told(context, path, counts, before["trusted"], before["student"], before["reason"])
+
+
+def _judge_new_rows(
+    inputs: dict[str, Artifact], config: Config, trusted: bool, path: Path
+) -> dict[str, int]:
+    assert config.quality is not None, "there is no gate"
+    table = read_table(inputs["run-quality"].path("judgement"))
+    value, asked, dropped, penalty = (table[name].to_numpy() for name in table.column_names)
+    known = Judgement(value, asked, dropped, penalty)
+    is_free = config.quality.teacher.facts.from_embeddings
+    if is_free:
+        sides = (VectorParts(inputs["embed"], group_of("candidates", s)) for s in _ROW)
+        values = cosines(*(side.take(np.arange(len(side))) for side in sides))
+    else:
+        values = load_array(inputs["quality_predict"].path("means"))
+    found = judge_more(values, is_free, known, config.quality, trusted)
+    return _written(found, int((~np.isfinite(values)).sum()), path)
+
+
+_ROW: tuple[Source, ...] = ("prompt", "response")

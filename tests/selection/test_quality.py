@@ -13,7 +13,7 @@ from engine.config.quality import QualityConfig
 from engine.errors import SettingsError
 from engine.selection.explain import explain
 from engine.selection.kernel_files import KernelFiles
-from engine.selection.quality import judge
+from engine.selection.quality import judge, judge_more
 from engine.stages.additions import headline, score_new
 from engine.stages.pipeline import run
 from tests.small_job import write_rows
@@ -142,6 +142,34 @@ def test_a_run_with_a_gate(
         run(parse_config(job), overwrite=True)
 
 
+def again(settings: QualityConfig, values: list[float], asked: bool, trusted: bool = True) -> Any:
+    known = judge(ANSWERS, PREDICTED, settings, True)
+    return judge_more(np.array(values, np.float32), asked, known, settings, trusted)
+
+
+def test_more_rows_are_judged_as_the_known_ones_were() -> None:
+    of_known = PREDICTED[~np.isfinite(ANSWERS)].tolist()  # 1.4 and 1.45 of them are dropped
+    found = again(gate(drop_worst=0.25), [*of_known, 1.46, np.nan, 0], asked=False)
+    assert found.dropped.tolist() == [False, True, False, True, False, False, False, False, True]
+    answered = again(gate(drop_worst=0.25), [0, 0.5, 3], asked=True)
+    assert answered.dropped.tolist() == [True, False, False], "held against answers alone"
+    assert answered.asked.all()
+    assert again(gate(below=1.45), [1.44, 1.45], False).dropped.tolist() == [True, False]
+    assert again(gate(above=1.6), [1.6, 1.7], False).dropped.tolist() == [False, True]
+    assert not again(gate(drop_worst=0.01), [-9, 9], False).dropped.any(), "none was dropped"
+
+
+def test_more_rows_and_a_gate_that_is_not_trusted() -> None:
+    for untrusted, expected in (("asked", False), ("none", False), ("all", True)):
+        settings = gate(drop_worst=0.25, untrusted=untrusted)
+        assert again(settings, [0.0], False, trusted=False).dropped.tolist() == [expected]
+
+
+def test_more_rows_weigh_by_their_place_among_the_known() -> None:
+    penalty = again(gate(weight=2), [1.4, 1.7, 0.0, 9.0, np.nan], asked=False).penalty
+    np.testing.assert_allclose(penalty, [2, 0, 2, 0, 1], atol=1e-12)
+
+
 def test_who_is_not_judged_weighs_like_the_median() -> None:
     penalty = judge(ANSWERS, PREDICTED, gate(weight=2), trusted=False).penalty
     assert penalty is not None and penalty[6] == 2 and penalty[0] == 0
@@ -167,4 +195,39 @@ def test_a_gate_that_costs_nothing(
     np.testing.assert_allclose(plain - means, penalty * plain.std(dtype=np.float64), atol=1e-6)
     write_rows(tmp_path / "new.jsonl", 40, 9, "n")
     added = score_new(directory.path, str(tmp_path / "new.jsonl"))
-    assert headline(added)["new_rows"] == 40
+    assert headline(added)["new_rows"] == 40 and headline(added)["dropped_by_quality"] == 0
+    new = read_table(added.artifact("6q-quality").path("judgement"))
+    assert all(new["asked"].to_pylist()) and np.isfinite(new["value"].to_numpy()).all()
+    ranked = np.sort(read_table(gate.path("judgement"))["value"].to_numpy())[::-1]
+    place = np.searchsorted(-ranked, -new["value"].to_numpy())
+    np.testing.assert_allclose(new["penalty"].to_numpy(), np.minimum(place / 299, 1), atol=1e-12)
+
+
+def test_new_rows_are_judged_by_the_gate_of_the_run(
+    small_job: dict[str, Any], tmp_path: Any
+) -> None:
+    model = small_job["teacher"]["model"]
+    job = {
+        **small_job,
+        "run_dir": str(tmp_path / "run"),
+        "teacher": {"name": "rds", "model": model},
+        "quality": {
+            "teacher": {"name": "ifd", "model": model},
+            "sample": {"fraction": 0.2},
+            "drop_worst": 0.3,
+            "untrusted": "all",
+        },
+    }
+    directory = run(parse_config(job), until="select")
+    known = read_table(directory.artifact("6q-quality").path("judgement")).to_pylist()
+    write_rows(tmp_path / "new.jsonl", 60, 9, "n")
+    added = score_new(directory.path, str(tmp_path / "new.jsonl"))
+    judged = read_table(added.artifact("6q-quality").path("judgement"))
+    out, values = judged["dropped"].to_numpy(), judged["value"].to_numpy()
+    limit = min(row["value"] for row in known if row["dropped"] and not row["asked"])
+    np.testing.assert_array_equal(out, values >= limit)
+    assert 0 < out.sum() < 60 and not any(judged["asked"].to_pylist())
+    picks = read_table(added.artifact("7-selection").path("ranking"))["row"].to_numpy()
+    assert not out[picks].any()
+    assert headline(added)["dropped_by_quality"] == out.sum()
+    assert not (added.path / "4q-teacher").exists(), "nobody is asked"
