@@ -1,4 +1,4 @@
-"""Arms compared: means over seeds, paired bootstrap against Random, networks against teachers.
+"""Arms compared: means over seeds, paired bootstrap against Random, students against teachers.
 
 Pure functions over the table of graded answers, one line per arm, method, seed and test row. A
 measure of a row that is NaN (a grade that could not be read, a row that could not be asked) is left
@@ -7,7 +7,9 @@ out, of both sides of a comparison.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,20 @@ from numpy.typing import NDArray
 from engine.evaluation.text_metrics import TEXT_METRICS
 from engine.kernels.arrays import FloatArray
 
-__all__ = ["METRICS", "against", "markdown", "relative_differences", "summarise"]
+__all__ = [
+    "METRICS",
+    "MIN_SEEDS",
+    "Difference",
+    "against",
+    "difference",
+    "holm",
+    "markdown",
+    "relative_differences",
+    "summarise",
+]
+
+MIN_SEEDS = 3  # of both sides, before a difference is called one
+LEVEL = 0.05
 
 METRICS = (*TEXT_METRICS, "similarity", "judge", "log_likelihood")
 _FLOOR = "similarity_floor"
@@ -83,15 +98,14 @@ def summarise(table: pa.Table) -> list[Row]:
 
 
 def against(table: pa.Table, baseline: str, draws: int = 10_000, seed: int = 0) -> list[Row]:
-    """Differences to a baseline with 95 % intervals of a paired two-level bootstrap.
+    """Differences to a baseline, with what `difference` says of them.
 
-    A draw takes test rows with replacement, the same for both sides, and of each side as many of
-    its seeds with replacement: so both the rows that happened to be asked and the seeds that
-    happened to be used are uncertain. One seed is taken as it is, and the interval then says
-    nothing about others. A row counts that both sides have a value of.
+    `p` is corrected by Holm over all arms of a method and measure; `differs` says that it is below
+    5 % and that at least MIN_SEEDS seeds stand behind both sides. A row counts that both sides
+    have a value of.
     """
     grid = _grid(table)
-    rows = []
+    rows: list[Row] = []
     for (method, arm), measures in grid.items():
         other = grid.get((method, baseline))
         if arm == baseline or other is None:
@@ -100,21 +114,39 @@ def against(table: pa.Table, baseline: str, draws: int = 10_000, seed: int = 0) 
             pair = _both_known(measures[name], other[name])
             if pair is None:
                 continue
-            low, high = _interval(*pair, draws, seed)
-            difference = float(pair[0].mean() - pair[1].mean())
-            row: Row = {"method": method, "arm": arm, "measure": name, "difference": difference}
-            row |= {"interval": [low, high], "differs": not low <= 0 <= high}
-            rows.append(row | {"rows": pair[0].shape[1]})
+            found = difference(*pair, draws=draws, seed=seed)
+            row: Row = {"method": method, "arm": arm, "measure": name, "difference": found.value}
+            row |= {"interval": list(found.interval), "p": found.p, "rows": pair[0].shape[1]}
+            rows.append(row | {"seeds": [len(side) for side in pair]})
+    for method, name in dict.fromkeys((row["method"], row["measure"]) for row in rows):
+        family = [row for row in rows if (row["method"], row["measure"]) == (method, name)]
+        for row, p in zip(family, holm([row["p"] for row in family]), strict=True):
+            row["p"] = p
+            row["differs"] = p < LEVEL and min(row["seeds"]) >= MIN_SEEDS
     return rows
 
 
-def _both_known(mine: FloatArray, theirs: FloatArray) -> tuple[FloatArray, FloatArray] | None:
-    """The rows that every seed of both sides has a value of; None when there is none."""
-    known = ~(np.isnan(mine).any(axis=0) | np.isnan(theirs).any(axis=0))
-    return (mine[:, known], theirs[:, known]) if known.any() else None
+@dataclass(frozen=True)
+class Difference:
+    """Of two arms: the mean difference, its 95 % interval, and p of there being none."""
+
+    value: float
+    interval: tuple[float, float]
+    p: float
 
 
-def _interval(mine: FloatArray, theirs: FloatArray, draws: int, seed: int) -> tuple[float, float]:
+def difference(
+    mine: FloatArray, theirs: FloatArray, draws: int = 10_000, seed: int = 0
+) -> Difference:
+    """Mean of (seeds, rows) less that of (other seeds, the same rows), by a two-level bootstrap.
+
+    A draw takes test rows with replacement, the same for both sides, and of each side as many of
+    its seeds with replacement: so both the rows that happened to be asked and the seeds that
+    happened to be used are uncertain. What seeds add is scaled by sqrt(n / (n - 1)), since n seeds
+    drawn from n spread less than n fresh ones do. One seed is taken as it is, and the interval then
+    says nothing about others. p is two-sided, the share of draws on the other side of 0 twice.
+    Memory: draws x rows numbers.
+    """
     chooser = np.random.default_rng(seed)
     num_rows = mine.shape[1]
     # how often each row is drawn: (draws, rows), the same for both sides
@@ -123,9 +155,30 @@ def _interval(mine: FloatArray, theirs: FloatArray, draws: int, seed: int) -> tu
     for values in (mine, theirs):
         num_seeds = len(values)
         weights = chooser.multinomial(num_seeds, np.full(num_seeds, 1 / num_seeds), size=draws)
-        sides.append(((counts @ values.T) * weights / num_seeds).sum(axis=1))
-    low, high = np.quantile(sides[0] - sides[1], [0.025, 0.975])
-    return float(low), float(high)
+        by_seed = counts @ values.T
+        centre = by_seed.mean(axis=1)
+        deviation = (by_seed * weights / num_seeds).sum(axis=1) - centre
+        sides.append(centre + deviation * math.sqrt(num_seeds / max(1, num_seeds - 1)))
+    drawn = sides[0] - sides[1]
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    beyond = min(int((drawn <= 0).sum()), int((drawn >= 0).sum()))
+    p = min(1.0, 2 * (beyond + 1) / (draws + 1))
+    return Difference(float(mine.mean() - theirs.mean()), (float(low), float(high)), p)
+
+
+def holm(ps: Sequence[float]) -> list[float]:
+    """p of each of several tests, corrected for there being several (Holm 1979)."""
+    corrected, most = [0.0] * len(ps), 0.0
+    for place, i in enumerate(sorted(range(len(ps)), key=lambda i: ps[i])):
+        most = max(most, min(1.0, (len(ps) - place) * ps[i]))
+        corrected[i] = most
+    return corrected
+
+
+def _both_known(mine: FloatArray, theirs: FloatArray) -> tuple[FloatArray, FloatArray] | None:
+    """The rows that every seed of both sides has a value of; None when there is none."""
+    known = ~(np.isnan(mine).any(axis=0) | np.isnan(theirs).any(axis=0))
+    return (mine[:, known], theirs[:, known]) if known.any() else None
 
 
 def relative_differences(table: pa.Table, pairs: Mapping[str, str], noise: str) -> Row:
@@ -213,7 +266,9 @@ def _differences(rows: Sequence[Row], methods: Sequence[str], arms: Sequence[str
     shown = [(m, n) for m in methods for n in METRICS if any(key[0::2] == (m, n) for key in cells)]
     heads = [f"{_METHODS[m]}: {_NAMES[n]}" for m, n in shown]
     lines = [
-        "Difference to Random with 95 % intervals (paired bootstrap); * marks those without 0.",
+        "Difference to Random with 95 % intervals (bootstrap over test rows, which are paired, and "
+        f"seeds); * marks those with p < {LEVEL:g} after Holm's correction over the arms of a "
+        f"column, where both arms have at least {MIN_SEEDS} seeds.",
         "",
         _line(["arm", *heads]),
         _line(["---"] * (len(heads) + 1)),

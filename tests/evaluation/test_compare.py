@@ -6,7 +6,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from engine.evaluation.compare import against, markdown, relative_differences, summarise
+from engine.evaluation.compare import (
+    against,
+    difference,
+    holm,
+    markdown,
+    relative_differences,
+    summarise,
+)
 
 MEASURES = ("rouge1", "similarity", "similarity_floor", "judge", "log_likelihood")
 
@@ -68,11 +75,16 @@ def test_equal_answers_do_not_differ_at_all():
 
 
 def by_loop(mine, theirs, draws, seed):
-    """Every draw one by one: rows for both sides, seeds for each."""
+    """Every draw one by one: rows for both sides, seeds for each, their spread scaled up."""
     chooser, differences = np.random.default_rng(seed), []
     for _ in range(draws):
         rows = chooser.integers(mine.shape[1], size=mine.shape[1])
-        sides = [s[chooser.integers(len(s), size=len(s))][:, rows].mean() for s in (mine, theirs)]
+        sides = []
+        for side in (mine, theirs):
+            n = len(side)
+            drawn = side[chooser.integers(n, size=n)][:, rows].mean()
+            centre = side[:, rows].mean()
+            sides.append(centre + (drawn - centre) * np.sqrt(n / (n - 1)))
         differences.append(sides[0] - sides[1])
     return np.quantile(differences, [0.025, 0.975])
 
@@ -85,6 +97,52 @@ def test_the_interval_is_that_of_a_slow_bootstrap():
     row = against(table(cells), "Random")[0]
     slow = by_loop(mine, theirs, 4_000, 1)
     assert row["interval"] == pytest.approx(slow, abs=0.1 * (slow[1] - slow[0]))
+
+
+def three_seeds(chooser, worth, spread):
+    """(3, 60): a seed is worth `spread` more or less to all rows."""
+    return worth + chooser.normal(0, spread, (3, 1)) + chooser.normal(0, 1, (3, 60))
+
+
+def test_seeds_that_differ_are_not_taken_for_arms_that_differ():
+    """Nothing between two arms but their seeds: 5 % of the trials may say otherwise."""
+    wrong = 0
+    for trial in range(200):
+        chooser = np.random.default_rng(trial)
+        sides = [three_seeds(chooser, 0.0, 0.5) for _ in range(2)]
+        wrong += difference(*sides, draws=400).p < 0.05
+    assert wrong <= 24  # 18 here; three seeds are few. What seeds add unscaled: 32
+
+
+def test_p_by_hand_and_by_what_it_should_find():
+    chooser = np.random.default_rng(0)
+    same = chooser.normal(size=(3, 50))
+    assert difference(same, same).p == 1
+    assert difference(same + 5, same).p == pytest.approx(2 / 10_001)
+    assert difference(same - 5, same).p == pytest.approx(2 / 10_001)
+
+
+def test_holm_by_hand():
+    assert holm([0.01, 0.04, 0.03, 0.5]) == pytest.approx([0.04, 0.09, 0.09, 0.5])
+    assert holm([0.9, 0.8]) == [1.0, 1.0] and holm([]) == []
+
+
+def test_a_difference_wants_three_seeds_and_to_hold_among_all_arms():
+    chooser = np.random.default_rng(0)
+    base = chooser.normal(size=50)
+    cells = {("Random", "icl", s): base + chooser.normal(0, 0.1, 50) for s in range(3)}
+    cells |= {("Better", "icl", s): base + 1 + chooser.normal(0, 0.1, 50) for s in range(3)}
+    cells |= {("Once", "icl", 0): base + 1}
+    found = {row["arm"]: row for row in against(table(cells), "Random", draws=2_000)}
+    assert found["Better"]["differs"] and not found["Once"]["differs"]
+    assert found["Once"]["seeds"] == [1, 3] and found["Once"]["interval"][0] > 0
+    # among many arms that are the same a chance difference is none
+    many = {**cells}
+    for number in range(40):
+        for s in range(3):
+            many[(f"Same {number}", "icl", s)] = base + chooser.normal(0, 1, 50)
+    rows = [row for row in against(table(many), "Random", draws=2_000) if row["measure"] == "judge"]
+    assert [row["arm"] for row in rows if row["differs"]] == ["Better"]
 
 
 def test_intervals_hold_the_truth_as_often_as_they_say():
@@ -117,7 +175,8 @@ def test_networks_against_teachers_and_what_chance_gives():
 def test_the_table_has_the_arms_in_order_and_marks_differences():
     chooser = np.random.default_rng(0)
     base = chooser.normal(size=50)
-    found = table({("Random", "icl", 0): base, ("Better", "icl", 0): base + 5})
+    cells = {("Random", "icl", s): base for s in range(3)}
+    found = table({**cells, **{("Better", "icl", s): base + 5 for s in range(3)}})
     text = markdown(
         summarise(found),
         against(found, "Random"),
@@ -125,5 +184,5 @@ def test_the_table_has_the_arms_in_order_and_marks_differences():
         ["Better", "Random"],
     )
     lines = text.splitlines()
-    assert lines[4].startswith("| Better | 1 |") and lines[5].startswith("| Random | 1 |")
+    assert lines[4].startswith("| Better | 3 |") and lines[5].startswith("| Random | 3 |")
     assert "| Better | +5.00* (+5.00 to +5.00)" in text
