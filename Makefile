@@ -4,7 +4,7 @@ PYTHON ?= python3
 PIP_FLAGS ?=
 BIN := .venv/bin
 
-.PHONY: demo test test-slow test-faults test-gpu check docs bench venv clean
+.PHONY: demo test test-slow test-faults test-gpu check docs bench bench-proof venv clean
 
 demo: venv
 	$(BIN)/python jobs/select.py --config jobs/configs/demo.yaml
@@ -143,6 +143,14 @@ bench: venv
 		--sizes 120 8 16 --epochs 2 --small --json $(RESULTS)/quality-superni_like.json
 	$(BIN)/python benchmarks/cost.py --quality $(WORK)/quality \
 		--json $(RESULTS)/cost.json --markdown $(WORK)/cost.md
+
+# do selected rows train a better model? Half a day on two cores, in parts: finished trainings are kept
+bench-proof: venv
+	$(BIN)/python benchmarks/target_recovery.py ask --work $(WORK)/targets
+	$(BIN)/python benchmarks/proof.py subsets --answers $(WORK)/targets --work $(RESULTS)/proof
+	$(BIN)/python benchmarks/proof.py train --work $(RESULTS)/proof
+	$(BIN)/python benchmarks/proof.py table --work $(RESULTS)/proof \
+		--json $(RESULTS)/proof/proof.json
 
 clean:
 	rm -rf .venv build

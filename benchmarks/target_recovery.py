@@ -343,6 +343,10 @@ class Pool(Rows):
             ]
             setattr(self, name, tuple(kept))
         self.bad, self.kinds = self.bad[rows], self.kinds[rows]
+        self.vectors = {
+            name: (of_rows[rows], of_columns[columns])
+            for name, (of_rows, of_columns) in self.vectors.items()
+        }
 
     @cached_property
     def similar(self) -> scipy.sparse.csr_array:

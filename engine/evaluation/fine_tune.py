@@ -28,6 +28,7 @@ from engine.artifacts.parts import finish_part, finished_part, total_usage
 from engine.artifacts.rows import TableParts
 from engine.artifacts.run_directory import Artifact
 from engine.config import Config, EvaluationConfig, ModelConfig
+from engine.config.evaluation import FineTuningConfig
 from engine.errors import EngineError, InputError
 from engine.evaluation.cells import Cell, subset_rows
 from engine.evaluation.prompts import TEMPLATE_VERSION, PromptBuilder
@@ -40,7 +41,7 @@ from engine.runtime.executor import Executor, Team, Training
 from engine.runtime.stage import StageContext, StageResult
 from engine.runtime.stopwatch import Stopwatch
 
-__all__ = ["TrainingJob", "fine_tune", "run", "train_adapters", "trained_model"]
+__all__ = ["TrainingJob", "fine_tune", "fit_adapter", "run", "train_adapters", "trained_model"]
 
 STEPS_PER_CHECKPOINT = 50
 _STEP = "step"
@@ -174,32 +175,8 @@ def _train_adapter(
         raise InputError(
             f"no answer of the subset {job.subset} fits into evaluation.qlora.max_tokens {longest}"
         )
-    steps_per_epoch = math.ceil(len(rows) / qlora.batch_size)
-    rates = learning_rates(qlora.learning_rate, 0.0, steps_per_epoch * qlora.epochs)
-    model.reset(job.seed)
-    optimizer = model.optimizer()
     checkpoint = root / f"{job.path}.checkpoint"
-    first = _restore(checkpoint, model, optimizer)
-    losses: list[float] = []
-    order: list[str] = []
-    for step in range(first, len(rates)):
-        epoch, place = divmod(step, steps_per_epoch)
-        if not order or place == 0:
-            order = _order(rows, job.seed, epoch)
-        group = order[place * qlora.batch_size : (place + 1) * qlora.batch_size]
-        # dropout of a step is drawn from its number, so that a restored training goes on alike
-        with model.training(order_hash(job.seed, "dropout", str(step)) >> 1):
-            loss = model.train_step(
-                optimizer,
-                [rows[name] for name in group],
-                rates[step],
-                qlora.batch_size,
-                max_positions=longest,
-                mean_over="tokens",
-            )
-        losses.append(loss)
-        if (step + 1) % STEPS_PER_CHECKPOINT == 0 and step + 1 < len(rates):
-            _save(checkpoint, model, optimizer, step + 1)
+    losses = fit_adapter(model, rows, qlora, job.seed, longest, checkpoint)
     path = root / job.path
     with atomic_path(path) as temporary:
         save_adapter(temporary, model.matrices, model.shape)
@@ -208,9 +185,56 @@ def _train_adapter(
         "tokens": float(sum(row.size for row in rows.values()) * qlora.epochs),
         "rows": float(len(rows)),
         "left_out": float(len(examples) - len(rows)),
-        "last_loss": float(np.mean(losses[-steps_per_epoch:])),
+        "last_loss": float(np.mean(losses[-math.ceil(len(rows) / qlora.batch_size) :])),
     }
     finish_part(root, path, len(rows), {**usage, **watch.usage()})
+
+
+def fit_adapter(
+    model: LoraModel,
+    rows: Mapping[str, TrainingRow],
+    settings: FineTuningConfig,
+    seed: int,
+    max_positions: int,
+    checkpoint: Path | None = None,
+) -> list[float]:
+    """Train the model's adapters from their first weights; returns the loss of each step.
+
+    Args:
+        rows: what to learn, by id: a hash of id and epoch orders them.
+        settings: of which rate, epochs and batch size count here.
+        seed: of first weights, dropout and order.
+        max_positions: of one pass, see `LoraModel.batches`.
+        checkpoint: a file for every STEPS_PER_CHECKPOINT steps, where a killed training goes on;
+            the losses before it are then missing.
+    """
+    steps_per_epoch = math.ceil(len(rows) / settings.batch_size)
+    rates = learning_rates(settings.learning_rate, 0.0, steps_per_epoch * settings.epochs)
+    model.reset(seed)
+    optimizer = model.optimizer()
+    first = 0 if checkpoint is None else _restore(checkpoint, model, optimizer)
+    losses: list[float] = []
+    order: list[str] = []
+    for step in range(first, len(rates)):
+        epoch, place = divmod(step, steps_per_epoch)
+        if not order or place == 0:
+            order = _order(rows, seed, epoch)
+        group = order[place * settings.batch_size : (place + 1) * settings.batch_size]
+        # dropout of a step is drawn from its number, so that a restored training goes on alike
+        with model.training(order_hash(seed, "dropout", str(step)) >> 1):
+            loss = model.train_step(
+                optimizer,
+                [rows[name] for name in group],
+                rates[step],
+                settings.batch_size,
+                max_positions=max_positions,
+                mean_over="tokens",
+            )
+        losses.append(loss)
+        is_last = step + 1 == len(rates)
+        if checkpoint is not None and (step + 1) % STEPS_PER_CHECKPOINT == 0 and not is_last:
+            _save(checkpoint, model, optimizer, step + 1)
+    return losses
 
 
 def _order(names: Iterable[str], seed: int, epoch: int) -> list[str]:

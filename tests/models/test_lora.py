@@ -99,6 +99,25 @@ def test_other_architectures(tiny_dir: Path, tmp_path: Path, kind: str):
     assert_equal_to_oracle(model, ROWS, atol=1e-4)
 
 
+def test_answers_are_as_likely_as_the_model_says_and_exact_where_it_would_say_them(tiny_dir: Path):
+    model, generator = load(tiny_dir), load(tiny_dir)
+    prompt = [256, 5, 6, 7]
+    said = []
+    with torch.inference_mode():
+        for _ in range(6):  # greedy, one token at a time
+            logits = generator._model(input_ids=torch.tensor([[*prompt, *said]])).logits
+            said.append(int(logits[0, -1].argmax()))
+        rows = [*ROWS, TrainingRow(prompt, said), TrainingRow(prompt, [*said[:-1], said[-1] ^ 1])]
+        expected = []
+        for row in rows:
+            ids = torch.tensor([[*row.prompt, *row.response]])
+            labels = torch.tensor([[-100] * len(row.prompt) + row.response])
+            expected.append(-float(generator._model(input_ids=ids, labels=labels).loss))
+    values, exact = model.read_answers(rows, 3, 120)
+    np.testing.assert_allclose(values, expected, atol=1e-4)
+    assert exact[-2] and not exact[-1]
+
+
 def test_adapters_are_float32_on_a_bfloat16_model(tiny_dir: Path):
     model = load(tiny_dir, dtype="bfloat16")
     assert {matrix.dtype for matrix in model.matrices.values()} == {torch.float32}
