@@ -21,11 +21,12 @@ venv: .venv/installed
 	-$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c requirements.lock "pip-audit>=2.9"
 	touch $@
 
-# two lanes: files side by side in this process and its likes, then one by one what starts Ray
+# two lanes: a file per CPU, then what starts Ray, two files at a time: it waits for its processes more
+# than it computes; in the order of the folders, which begins with the longest
 LANE := not slow and not network and not faults and not gpu
 test: venv
 	$(BIN)/python -m pytest -n auto --dist loadfile -m "$(LANE) and not ray" --durations=10
-	$(BIN)/python -m pytest -m "$(LANE) and ray" --durations=10
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "$(LANE) and ray" --durations=10
 
 test-slow: venv
 	$(BIN)/python -m pytest -m slow

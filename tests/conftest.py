@@ -1,13 +1,13 @@
 """What all tests share: one Ray cluster, the shared folder beside the checkout, tiny models."""
 
 import os
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+os.environ.pop("RAY_ADDRESS", None)  # a cluster of the developer's
 os.environ["RAY_AUTH_MODE"] = "disabled"
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ["RAY_DATA_EXECUTION_NO_PROGRESS_TIMEOUT_S"] = "120"
@@ -25,7 +25,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Two lanes: what starts Ray or other processes has the machine for itself."""
+    """Two lanes: of what starts Ray or other processes two files run at a time, not one per CPU."""
     for item in items:
         in_lane = {"integration", "jobs"} & set(item.path.parts)
         if in_lane or "ray_local" in getattr(item, "fixturenames", ()):
@@ -35,19 +35,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def ray_local() -> Iterator[None]:
     """A local cluster of four logical CPUs, so that pools of two leave room on a small machine."""
-    import ray
+    from engine.config import RayConfig
+    from engine.runtime.ray_cluster import connected
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        ray.init(
-            address="local",
-            num_cpus=4,
-            include_dashboard=False,
-            object_store_memory=300 * 2**20,
-            log_to_driver=False,
-        )
-    yield
-    ray.shutdown()
+    with connected(RayConfig(num_cpus=4, object_store_mib=300)):
+        yield
 
 
 @pytest.fixture(scope="session")

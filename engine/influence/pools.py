@@ -20,7 +20,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import faiss
 import numpy as np
 
 from engine.kernels.arrays import FloatArray, IndexArray
@@ -221,6 +220,8 @@ def _ratings(targets: Units, probes: Units, threads: int | None) -> FloatArray:
 
 
 def _centroids(ratings: FloatArray, num_clusters: int) -> FloatArray:
+    import faiss
+
     threads = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(1)  # sums must not depend on how many there are
     try:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import scipy.stats
 from numpy.typing import NDArray
 
 from engine.artifacts.rows import TableParts
@@ -112,6 +111,8 @@ def known_bad(
 
 def chance(population: int, bad: int, draws: int, found: int) -> Chance:
     """Mean, 95 % range and two-sided p-value (all outcomes no likelier than what was found)."""
+    import scipy.stats  # takes more than a second: not in every process
+
     law = scipy.stats.hypergeom(population, bad, draws)
     outcomes = np.arange(max(0, draws + bad - population), min(bad, draws) + 1)
     likelihood = law.pmf(outcomes)

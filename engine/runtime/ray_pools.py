@@ -1,6 +1,6 @@
-"""Pools of actors over partitions, by Ray Data.
+"""Pools of actors over partitions, by Ray Data; fewer partitions than actors are tasks.
 
-An actor takes one partition at a time, so Ray's block layout and the number of actors cannot change
+A worker takes one partition at a time, so Ray's block layout and the number of actors cannot change
 a byte, and neither can workers that die: they are replaced, and what they had finished is there.
 """
 
@@ -37,6 +37,7 @@ logging.getLogger("ray.data").setLevel(logging.CRITICAL)
 # Worker processes are replaced without end, since on a cluster of spot machines all of them are, in
 # time; `crashes` is what ends work that kills every worker.
 _WITHOUT_END = -1
+_SECONDS_TO_END = 30.0
 
 
 def on_pool(
@@ -49,10 +50,10 @@ def on_pool(
     resources: Mapping[str, float],
 ) -> Iterator[tuple[Part, int]]:
     """Parts of some partitions and their units of work, in the order in which they are finished."""
-    if len(pending) == 1:
-        yield _alone(pending[0], root, worker, worker_args, execution, threads, resources)
-        return
     pool, num_cpus = _pool_size(execution, threads, len(pending), ray.cluster_resources())
+    if len(pending) <= pool.max_size:
+        yield from _as_tasks(pending, root, worker, worker_args, execution, threads, resources)
+        return
     job = secrets.token_hex(4)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
@@ -80,16 +81,20 @@ def on_pool(
         raise _died(error) from None
 
 
-def _alone(
-    partition: Partition,
+def _as_tasks(
+    pending: Sequence[Partition],
     root: Path,
     worker: type[PartitionWorker],
     worker_args: Mapping[str, Any],
     execution: Execution,
     threads: int,
     resources: Mapping[str, float],
-) -> tuple[Part, int]:
-    """A single partition as a task: a pool would start a process for it, some ten seconds."""
+) -> Iterator[tuple[Part, int]]:
+    """Each partition as a task, where an actor would do no more than one of them.
+
+    Tasks take the worker processes that the last stage has left, with all that those have imported;
+    a pool starts new ones, some ten seconds each.
+    """
     cpus = min(float(threads), max(ray.cluster_resources().get("CPU", 1.0), 1.0))
     remote = ray.remote(
         num_cpus=cpus,
@@ -97,12 +102,19 @@ def _alone(
         resources=dict(resources) or None,
         max_retries=_WITHOUT_END,
     )(_do_alone)
-    text, job = json.dumps(asdict(partition)), secrets.token_hex(4)
+    given = (worker, dict(worker_args), str(root), threads, secrets.token_hex(4))
+    left = [remote.remote(*given, json.dumps(asdict(partition))) for partition in pending]
     try:
-        outcome = ray.get(remote.remote(worker, dict(worker_args), str(root), threads, job, text))
+        while left:
+            (done,), left = ray.wait(left, num_returns=1)
+            yield _part_of(ray.get(done))
     except WorkerCrashedError as error:
         raise _died(error) from None
-    return _part_of(outcome)
+    finally:  # after an error the others end at once: the caller may remove the folder
+        for task in left:
+            ray.cancel(task, force=True)
+        if left:
+            ray.wait(left, num_returns=len(left), timeout=_SECONDS_TO_END)
 
 
 def _do_alone(
@@ -181,7 +193,8 @@ class _PoolActor:
         # a node that joined after the check at the start
         if storage.uri_of(self._root) is None and not self._root.is_dir():
             raise RunDirectoryError(unseen_sentence(str(self._root), socket.gethostname()))
-        actor = ray.get_runtime_context().get_actor_id() or "task"
+        context = ray.get_runtime_context()
+        actor = context.get_actor_id() or context.get_task_id()  # the same in every try
         mark = (self._root, worker.__name__, self._job, actor)
         with disk_problems_told(self._root):
             if error := crashed_loading(*mark):

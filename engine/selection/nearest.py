@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import faiss
 import numpy as np
 import pyarrow as pa
 import pyarrow.feather
@@ -117,6 +116,8 @@ class NearestWorker(PartitionWorker):
     """Writes the lists of a block of candidates."""
 
     def __init__(self, nearest: NearestRows, index: Path | None) -> None:
+        import faiss
+
         faiss.omp_set_num_threads(1)
         self._nearest, self._index = nearest, None
         self._candidates = VectorParts(nearest.embeddings, "candidates")
@@ -140,6 +141,8 @@ class NearestWorker(PartitionWorker):
 def _exact(
     nearest: NearestRows, block: FloatArray, own: IndexArray | None
 ) -> tuple[IndexArray, FloatArray]:
+    import faiss
+
     found: list[tuple[IndexArray, FloatArray]] = []
     wanted = nearest.count + (own is not None)
     for numbers, vectors in nearest.chunks():
@@ -180,6 +183,8 @@ def _write_index(nearest: NearestRows, path: Path) -> float | None:
     numbers = nearest.numbers()
     if len(numbers) <= EXACT_ROWS:
         return None
+    import faiss
+
     faiss.omp_set_num_threads(1)  # sums must not depend on how many there are
     vectors = VectorParts(nearest.embeddings, nearest.group)
     num_lists = 2 ** int(np.log2(4 * np.sqrt(len(numbers))))

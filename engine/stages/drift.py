@@ -11,7 +11,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import faiss
 import numpy as np
 
 from engine.artifacts.files import read_json, save_array, write_json
@@ -68,6 +67,8 @@ def distance_drift(
 
 
 def _distances(rows: FloatArray, training: FloatArray) -> FloatArray:
+    import faiss
+
     similarity, _ = faiss.knn(rows, training, 1, metric=faiss.METRIC_INNER_PRODUCT)
     distances: FloatArray = np.clip(1 - similarity[:, 0], 0, 2)
     return distances
@@ -83,6 +84,8 @@ def _kolmogorov_smirnov(one: FloatArray, other: FloatArray) -> float:
 
 
 def _judge(context: StageContext, path: Path, distances_path: Path) -> dict[str, Any]:
+    import faiss
+
     settings, inputs = context.config.drift, context.inputs
     faiss.omp_set_num_threads(1)
     learned = labels_of(inputs["run-score"])

@@ -17,7 +17,6 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
-import scipy.stats
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
@@ -185,6 +184,8 @@ def prepared(data: TrainingSet, labels: str) -> TrainingSet:
     low, high = np.quantile(data.labels, (_CLIPPED, 1 - _CLIPPED))
     clipped = np.clip(data.labels, low, high)
     if labels == "ranks":
+        import scipy.stats  # takes more than a second: not in every process
+
         places = (scipy.stats.rankdata(data.labels) - 0.5) / len(data.labels)
         clipped = scipy.stats.norm.ppf(places) * clipped.std() + clipped.mean()
     return replace(data, labels=clipped.astype(np.float32))

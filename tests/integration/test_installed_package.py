@@ -12,7 +12,11 @@ import pytest
 import yaml
 
 from engine.artifacts.files import load_array, read_json, read_table
+from engine.artifacts.rows import TableParts
 from engine.artifacts.run_directory import RunDirectory
+from engine.config import ModelConfig
+from engine.models.encoder import Encoder
+from tests.small_job import write_rows
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "tests/packages/extension"
@@ -85,6 +89,47 @@ def test_a_job_uses_all_three(config, site, tmp_path):
     assert np.sort(means[picked])[0] >= np.sort(np.delete(means, picked))[-1]
     page = run.artifact("8-report").path("report").read_text()
     assert all(name in page for name in ("shared_words", "candidate_means", "strongest"))
+
+
+def test_a_teacher_with_a_model_and_an_objective_beside_owned_rows(
+    small_job, config, site, tmp_path
+):
+    write_rows(tmp_path / "owned.jsonl", 40, 5, "o")
+    job = {
+        **yaml.safe_load(config.read_text()),
+        "owned": {"path": str(tmp_path / "owned.jsonl")},
+        "teacher": {"name": "answers_alike", "model": small_job["embedding"]["model"]},
+    }
+    config.write_text(yaml.safe_dump(job))
+    settings = ("--teacher.answers_alike.power", 3, "--selection.objective", "new_alone")
+    done = select([site], config, *settings, "--selection.new_alone.strictness", 0.5)
+    assert done.returncode == 0, done.stderr
+    run = RunDirectory.at(tmp_path / "run")
+
+    labels = read_table(run.artifact("4-teacher").path("labels")).to_pandas()
+    encoder = Encoder(ModelConfig(**small_job["embedding"]["model"]))
+    answers = {}
+    for side in ("candidates", "targets"):
+        rows = TableParts(run.artifact("1-corpus"), side)
+        texts = [example.output for example in rows.examples(np.arange(len(rows)))]
+        answers[side] = encoder.encode(texts, 32).vectors
+    pairs = (answers["candidates"][labels["candidate"]], answers["targets"][labels["target"]])
+    cosines = (pairs[0] * pairs[1]).sum(axis=1)
+    np.testing.assert_allclose(labels["score"], np.maximum(cosines, 0) ** 3, atol=1e-4)
+    assert labels["score"].std() > 0.01
+
+    # by hand: the influence and the owned rows', scaled as the labels of training are
+    selection, influence = run.artifact("7-selection"), run.artifact("6-influence")
+    training = labels["score"][labels["quadrant"] == 0]
+    low, high = np.float32(training.min()), np.float32(training.max())
+    blocks = [load_array(influence.directory / part.path) for part in influence.parts("dense")]
+    dense = np.concatenate(blocks)
+    owned = load_array(selection.path("owned"))
+    worth = np.maximum(np.maximum((dense - low) / (high - low), 0) - 0.5 * owned, 0).sum(axis=1)
+    ranking = read_table(selection.path("ranking"))
+    assert owned.max() > 0 and len(ranking) == 30
+    np.testing.assert_allclose(ranking["gain"], np.sort(worth)[::-1][:30], rtol=1e-4)
+    np.testing.assert_allclose(worth[ranking["row"]], ranking["gain"], rtol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,8 @@ import pytest
 import yaml
 
 from engine.artifacts.files import read_json
+from engine.config import parse_config
+from engine.stages.pipeline import run
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -51,7 +54,9 @@ def test_killed_in_the_teacher_stage_and_resumed(small_job, tmp_path):
     config = tmp_path / "job.yaml"
     config.write_text(yaml.safe_dump(small_job))
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    finish(config, whole, "--teacher.execution.max_actors", "1")
+    run(parse_config(small_job), run_dir=whole, until="score", executor="local")
+    for stage in ("1-corpus", "2-embeddings"):  # what comes before is test_executors_agree.py's
+        shutil.copytree(whole / stage, killed / stage)
     kill_in_the_teacher(config, killed)
     assert not (killed / "4-teacher" / "manifest.json").exists()
     time.sleep(5)  # the orphaned actors of the killed driver finish their part, or die with it

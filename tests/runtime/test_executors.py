@@ -1,9 +1,8 @@
 import os
+import time
 from pathlib import Path
 
-import numba
 import pytest
-import torch
 
 from engine.artifacts.files import atomic_path
 from engine.config import Execution, RayConfig, parse_config
@@ -37,11 +36,21 @@ class Writer(PartitionWorker):
         (self._log / f"{number}-{tries}").touch()
         if number == self._die_at and (self._always or tries == 0):
             os._exit(1)
+        while "waits_for" in payload and not Path(payload["waits_for"]).exists():
+            time.sleep(0.05)
         if payload.get("complain"):
             raise InputError(f"number {number} is bad")
         with atomic_path(path) as temporary:
             temporary.write_text(str(number))
         return 1, {"calls": 2.0}
+
+
+class DiesOnce(Writer):
+    """Whatever its number: so all workers are loading, or dead, at the same time."""
+
+    def write(self, payload, path):
+        self._die_at = payload["number"]
+        return super().write(payload, path)
 
 
 class CannotLoad(Writer):
@@ -97,10 +106,28 @@ def test_a_single_piece_of_work_survives_its_worker_too(on_ray, tmp_path):
         go(on_ray, tmp_path, [Partition("third.txt", 1, {"number": 0, "complain": True})])
 
 
+def test_as_many_pieces_as_actors_are_tasks_of_which_each_may_die(on_ray, tmp_path):
+    parts = go(on_ray, tmp_path, partitions(2), worker=DiesOnce)
+    assert [(tmp_path / part.path).read_text() for part in parts] == ["0", "1"]
+    assert tries(tmp_path) == 4
+
+
+def test_the_first_error_ends_the_other_tasks(on_ray, tmp_path):
+    sign = tmp_path / "sign"
+    late = Partition("late.txt", 1, {"number": 0, "waits_for": str(sign)})
+    bad = Partition("bad.txt", 1, {"number": 1, "complain": True})
+    with pytest.raises(InputError, match=r"^number 1 is bad$"):
+        go(on_ray, tmp_path, [late, bad])
+    sign.touch()
+    time.sleep(2)
+    assert not (tmp_path / "late.txt").exists()
+
+
 def test_what_a_worker_tells_the_user_arrives_as_itself(executor, tmp_path):
-    with pytest.raises(InputError, match=r"^number [01] is bad$"):
-        go(executor, tmp_path, partitions(2, complain=True))
-    for count in (1, 2):
+    for count in (2, 3):  # as tasks, and on a pool
+        with pytest.raises(InputError, match=r"^number [012] is bad$"):
+            go(executor, tmp_path, partitions(count, complain=True))
+    for count in (1, 2, 3):
         with pytest.raises(ModelError, match=r"^no such model$"):
             go(executor, tmp_path, partitions(count), worker=CannotLoad)
 
@@ -134,11 +161,19 @@ def test_a_local_cluster_that_misses_its_deadline_is_started_once_more(monkeypat
     assert calls == ["local", "shutdown", "local"]
 
 
+# what needs torch imports it: workers import this module, and most of them need none
+
+
 def threads_of_a_call():
+    import torch
+
     return torch.get_num_threads()
 
 
 def test_a_call_has_the_threads_that_it_asks_for_and_leaves_none_behind(executor):
+    import numba
+    import torch
+
     before = torch.get_num_threads(), numba.get_num_threads()
     assert executor.call(threads_of_a_call) == 1
     assert executor.call(threads_of_a_call, threads=2) == 2
@@ -146,6 +181,8 @@ def test_a_call_has_the_threads_that_it_asks_for_and_leaves_none_behind(executor
 
 
 def count_up(settings, team):
+    import torch
+
     with team.checkpoint() as checkpoint:
         assert checkpoint is None
     tensor = torch.tensor([team.rank + 1.0])

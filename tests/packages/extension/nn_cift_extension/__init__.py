@@ -1,1 +1,1 @@
-"""A teacher, a student and an objective of another package: found by its entry points."""
+"""Teachers, a student and objectives of another package: found by its entry points."""
