@@ -28,10 +28,9 @@ from engine.corpus.near_duplicates import group_rows, write_duplicates
 from engine.corpus.protected import SHINGLE, Matcher, ProtectedIndex, build_index
 from engine.corpus.tables import Side
 from engine.corpus.word_hashes import COLUMNS, Words, prompts, texts
-from engine.errors import InputError, SettingsError
+from engine.errors import InputError, LeakError, SettingsError
 from engine.kernels.words import hash_shingles
 from engine.runtime.executor import Executor, Partition, PartitionRunner, PartitionWorker
-from engine.terminal.progress import say
 
 __all__ = ["Screening", "screen"]
 
@@ -48,11 +47,13 @@ class Screening:
             that repeat an id among them.
         parts: leaks.parquet and duplicates.parquet, as far as they were looked for.
         counts: for the manifest: candidates_leaked, candidates_duplicates, leaks by set and kind.
+        told: a sentence for each set that candidates leak into.
     """
 
     dropped: dict[int, list[int]]
     parts: dict[str, list[Part]] = field(default_factory=dict)
     counts: dict[str, Any] = field(default_factory=dict)
+    told: list[str] = field(default_factory=list)
 
 
 def screen(
@@ -64,9 +65,9 @@ def screen(
 ) -> Screening:
     """Compare the candidates with protected sets, by name, and with each other.
 
-    Writes leaks.parquet and duplicates.parquet below `root`. Raises InputError for a leak into a
-    set whose leaks are to fail, and where no candidate is left; SettingsError for a score_column
-    that no row has.
+    Writes leaks.parquet and duplicates.parquet below `root`. Raises LeakError for a leak into a
+    set whose leaks are to fail, InputError where no candidate is left, and SettingsError for a
+    score_column that no row has.
     """
     result = Screening(dict(candidates.dropped))
     if not protecting and config.duplicates.drop == "keep":
@@ -131,36 +132,38 @@ def _judge(
     leaks = executor.call(
         write_leaks, candidates.files, candidates.offsets, matched, candidates.dropped, sets, path
     )
-    for one in sets:
-        action = config.on_leak.targets if one.name == "targets" else config.on_leak.protected
-        _tell(one.name, leaks, action, config.on_leak.kinds)
     _leave_out(result, leaks.dropped)
     told = sum(sum(kinds.values()) for kinds in leaks.counts.values())
     result.parts["leaks"] = [finish_part(root, path, told)]
     result.counts["leaks"] = leaks.counts
     result.counts["candidates_leaked"] = sum(map(len, leaks.dropped.values()))
+    for name in leaks.counts:
+        action = config.on_leak.targets if name == "targets" else config.on_leak.protected
+        result.told.append(_told(name, leaks, action, config.on_leak.kinds))
 
 
-def _tell(name: str, leaks: Leaks, action: str, kinds: Sequence[str]) -> None:
-    """Say what leaks into a set; InputError where that is to fail."""
-    counts = {kind: n for kind, n in leaks.counts.get(name, {}).items() if n}
-    if not counts:
-        return
-    whose = "targets" if name == "targets" else f"rows of {name}"
-    setting = "on_leak.targets" if name == "targets" else "on_leak.protected"
+def _told(name: str, leaks: Leaks, action: str, kinds: Sequence[str]) -> str:
+    """What leaks into a set, in a sentence; LeakError where that is to fail."""
+    counts = {kind: n for kind, n in leaks.counts[name].items() if n}
+    whose, setting = (
+        ("targets", "on_leak.targets")
+        if name == "targets"
+        else (f"rows of {name}", "on_leak.protected")
+    )
+    acted = [kind for kind in kinds if kind in counts]
+    kind = acted[0] if acted else next(iter(counts))
     listed = ", ".join(f"{n:,} {kind}" for kind, n in counts.items())
-    kind = next((kind for kind in kinds if kind in counts), next(iter(counts)))
     text = (
         f"leak: {sum(counts.values()):,} candidates repeat {whose} ({listed}), the first {kind} "
         f"one at {leaks.first[name][kind]}"
     )
-    acted = [kind for kind in kinds if kind in counts]
     if acted and action == "fail":
-        raise InputError(
-            f"{text}: leave them out with {setting}: drop, or keep them with {setting}: warn"
+        raise LeakError(
+            f"{text}: leave them out with {setting}: drop, or keep them with {setting}: warn",
+            {"leaks": leaks.counts},
         )
     verb = f"the {' and '.join(acted)} are left out" if acted and action == "drop" else "all stay"
-    say(f"{text}; {verb} ({setting}: {action}); 1-corpus/leaks.parquet has both texts", "leak")
+    return f"{text}; {verb} ({setting}: {action}); 1-corpus/leaks.parquet has both texts"
 
 
 # --- duplicates ----------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ from engine.corpus.duplicates import find_duplicates, rows_at
 from engine.corpus.hub_datasets import dataset_identity
 from engine.corpus.layout import lay_out
 from engine.corpus.parse_worker import ParseWorker
-from engine.corpus.screening import screen
+from engine.corpus.screening import Screening, screen
 from engine.corpus.slices import SourceSlice, line_offsets, list_slices
 from engine.corpus.tables import Side, read_rejected
 from engine.errors import InputError
@@ -35,7 +35,7 @@ from engine.runtime.executor import Executor, Partition
 from engine.runtime.stage import Stage, StageContext, StageResult
 from engine.terminal.progress import say
 
-__all__ = ["STAGE", "identity", "run"]
+__all__ = ["STAGE", "identity", "read_and_screen", "run"]
 
 CODE_VERSION = 1
 
@@ -70,23 +70,12 @@ def _label(path: str) -> str:
 
 def run(context: StageContext) -> StageResult:
     """Read all sides. Raises InputError for a file of no use, or a side without a usable row."""
-    root = context.directory
-    configs = {"candidates": context.config.corpus}
-    if context.config.target is not None:
-        configs["targets"] = context.config.target
-    if context.config.owned is not None:
-        configs["owned"] = context.config.owned
+    root, known = context.directory, context.inputs.get("known")
+    parsed, screened = read_and_screen(context)
+    for sentence in screened.told:
+        say(sentence, "leak")
     protected = context.config.protected
-    sources = {
-        name: (config, list_slices(config)) for name, config in {**configs, **protected}.items()
-    }
-    known = context.inputs.get("known")  # the corpus of the run that these are new rows for
-    before = [] if known is None else [known.directory / p.path for p in known.parts("candidates")]
-    parsed = {side.name: side for side in _parse(context.executor, root, sources, before)}
-    sides = [parsed[name] for name in configs]
-    screened = screen(
-        context.executor, root, context.config, parsed["candidates"], _protecting(parsed)
-    )
+    sides = [side for name, side in parsed.items() if name not in protected]
     left = [replace(parsed["candidates"], dropped=screened.dropped), *sides[1:]]
     kept = lay_out(context.executor, root, left)
     result = StageResult(
@@ -130,6 +119,26 @@ def run(context: StageContext) -> StageResult:
                 f"1-corpus/quarantine/{name}.parquet says why"
             )
     return result
+
+
+def read_and_screen(context: StageContext) -> tuple[dict[str, Side], Screening]:
+    """Parse all sides and the protected sets, by name, and compare the candidates with them.
+
+    Raises what `run` does; writes below the stage's folder.
+    """
+    configs = {"candidates": context.config.corpus}
+    if context.config.target is not None:
+        configs["targets"] = context.config.target
+    if context.config.owned is not None:
+        configs["owned"] = context.config.owned
+    configs |= context.config.protected
+    sources = {name: (config, list_slices(config)) for name, config in configs.items()}
+    known = context.inputs.get("known")  # the corpus of the run that these are new rows for
+    before = [] if known is None else [known.directory / p.path for p in known.parts("candidates")]
+    root, executor = context.directory, context.executor
+    parsed = {side.name: side for side in _parse(executor, root, sources, before)}
+    protecting = _protecting(parsed)
+    return parsed, screen(executor, root, context.config, parsed["candidates"], protecting)
 
 
 def _protecting(parsed: Mapping[str, Side]) -> dict[str, list[Side]]:

@@ -10,7 +10,7 @@ import pytest
 from engine.artifacts.rows import TableParts
 from engine.config import parse_config
 from engine.corpus import screening
-from engine.errors import InputError, SettingsError
+from engine.errors import InputError, LeakError, SettingsError
 from engine.stages.pipeline import run
 
 WORDS = [f"{a}{b}{c}" for a in "bdklmnprst" for b in "aeiou" for c in ("", "n", "rt", "st")]
@@ -161,8 +161,11 @@ def test_a_leak_can_stop_the_job(tmp_path, pool):
     made, tests = pool
     corpus = write(tmp_path / "c.jsonl", [*made, tests[4]])
     protect = write(tmp_path / "t.jsonl", tests)
-    with pytest.raises(InputError, match=r"1 candidates repeat rows of protect .*line 301.*drop"):
+    with pytest.raises(
+        LeakError, match=r"1 candidates repeat rows of protect .*line 301.*drop"
+    ) as e:
         ingest(tmp_path / "run", corpus, protect=protect, on_leak="fail")
+    assert e.value.found == {"leaks": {"protect": {"exact": 1, "13-gram": 0, "near": 0}}}
     found, ids = ingest(tmp_path / "run", corpus, protect=protect, on_leak="warn")
     assert len(ids) == 301 and not table(found, "leaks")[0]["dropped"]
 
