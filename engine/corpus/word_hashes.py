@@ -79,12 +79,17 @@ class Words:
 
 def prompts(table: pa.Table) -> pa.ChunkedArray:
     """What is asked in each row: instruction and input."""
-    return pc.binary_join_element_wise(table["instruction"], table["input"], _BREAK)
+    return _joined(table["instruction"], table["input"])
 
 
 def texts(table: pa.Table) -> pa.ChunkedArray:
     """The whole of each row: instruction, input and output."""
-    return pc.binary_join_element_wise(prompts(table), table["output"], _BREAK)
+    return _joined(prompts(table), table["output"])
+
+
+def _joined(first: pa.ChunkedArray, second: pa.ChunkedArray) -> pa.ChunkedArray:
+    large = (column.cast(pa.large_string()) for column in (first, second))
+    return pc.binary_join_element_wise(*large, _BREAK)
 
 
 @cache
