@@ -334,7 +334,7 @@ def scale_one(work: Path, num_rows: int, num_protected: int, what: str) -> Row:
     del pool, rows
     folder = work / f"scale-{num_rows}-{what}"
     subprocess.run(["rm", "-rf", str(folder)], check=True)
-    duplicates = {"leaks": "keep", "near duplicates": "first", "exact duplicates": {}}[what]
+    duplicates = {"leaks": "keep", "near duplicates": "near", "exact duplicates": "exact"}[what]
     sets = {"protect": [tests]} if what == "leaks" else {}
     config = settings(duplicates=duplicates, protect="tests")
     before, cpu, wall = _peak_gib(), time.process_time(), time.perf_counter()

@@ -43,12 +43,13 @@ class LeakConfig(Section):
 
 
 class DuplicatesConfig(Section):
-    """Candidates that say the same: one of each group stays; a word alone is `stays`, or keep."""
+    """Candidates that say the same; a word alone is `drop`, or `stays` of near ones."""
 
     drop: Literal["keep", "exact", "near"] = Field(
-        "exact",
-        description="drop the others where prompt and answer are the same but for case, space and "
-        "punctuation (exact), also where most pairs of words are (near), or keep all",
+        "keep",
+        description="of each group leave out all rows but one, where prompt and answer are the "
+        "same but for case, space and punctuation (exact), also where most pairs of words are "
+        "(near), or keep all",
     )
     stays: Literal["first", "longest", "best"] = Field(
         "first",
@@ -66,8 +67,8 @@ class DuplicatesConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _a_word(cls, values: Any) -> Any:
-        if values == "keep":
-            return {"drop": "keep"}
+        if isinstance(values, str) and values in ("keep", "exact", "near"):
+            return {"drop": values}
         if isinstance(values, str) and values in ("first", "longest", "best"):
             return {"drop": "near", "stays": values}
         return values

@@ -46,7 +46,8 @@ class Screening:
         dropped: positions of candidates that are left out, by number of the parsed file; those
             that repeat an id among them.
         parts: leaks.parquet and duplicates.parquet, as far as they were looked for.
-        counts: for the manifest: candidates_leaked, candidates_duplicates, leaks by set and kind.
+        counts: for the manifest: candidates_leaked, candidates_duplicates or, where
+            they stay, candidates_repeated; leaks by set and kind.
         told: a sentence for each set that candidates leak into.
     """
 
@@ -76,7 +77,9 @@ def screen(
     matched = _match(executor, root, config, candidates, sets)
     if sets:
         _judge(executor, root, config, candidates, sets, matched, result)
-    if config.duplicates.drop != "keep":
+    if config.duplicates.drop == "keep":
+        _tell_repeated(executor, matched, result)
+    else:
         path = root / "duplicates.parquet"
         found = executor.call(_group, candidates, matched, result.dropped, config.duplicates, path)
         _leave_out(result, found)
@@ -167,6 +170,27 @@ def _told(name: str, leaks: Leaks, action: str, kinds: Sequence[str]) -> str:
 
 
 # --- duplicates ----------------------------------------------------------------------------------
+
+
+def _tell_repeated(executor: Executor, matched: Sequence[Path], result: Screening) -> None:
+    """Where the rows are looked at for leaks anyway, say how many are said twice."""
+    repeated = executor.call(_num_repeated, matched, result.dropped)
+    result.counts["candidates_repeated"] = repeated
+    if repeated:
+        result.told.append(
+            f"duplicates: {repeated:,} candidates have the words of an earlier one, and stay; "
+            "duplicates: exact leaves them out, near those as well that differ in a few words"
+        )
+
+
+def _num_repeated(matched: Sequence[Path], left_out: Mapping[int, Sequence[int]]) -> int:
+    kept = []
+    for number, file in enumerate(matched):
+        keys = load_arrays(file)["keys"]
+        keys = np.delete(keys, np.array(left_out.get(number, []), dtype=np.int64))
+        kept.append(keys[keys != 0])
+    keys = np.concatenate(kept)
+    return len(keys) - len(np.unique(keys))
 
 
 def _group(
@@ -274,8 +298,7 @@ class ScreenWorker(PartitionWorker):
             prompt = Words.of(prompts(table))
             for name, matcher in self._matchers.items():
                 arrays |= matcher.match(prompt, text).arrays(name)
-        if self._duplicates.drop != "keep":
-            arrays |= {"keys": text.keys, "preference": self._preference(table)}
+        arrays |= {"keys": text.keys, "preference": self._preference(table)}
         if self._duplicates.drop == "near":
             members, starts = hash_shingles(text.hashes, text.starts, SHINGLE)
             arrays |= {"members": members, "member_starts": starts}

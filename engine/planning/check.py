@@ -57,7 +57,7 @@ def check(config: Config, run_dir: str | None = None, out: Path | None = None) -
             found = {
                 "candidates": sum(parsed["candidates"].kept),
                 "leaks": screened.counts.get("leaks", {}),
-                "duplicates": _duplicates(screened, context.directory),
+                "duplicates": _duplicates(context.directory),
             }
             _show(context.directory / "leaks.parquet", screened, out)
     finally:
@@ -68,14 +68,15 @@ def check(config: Config, run_dir: str | None = None, out: Path | None = None) -
 
 
 def _all_told(config: Config) -> Config:
-    """The settings with nothing left out of the candidates for a leak, nor a job stopped."""
+    """The settings with no leak left out, no job stopped, and duplicates looked for."""
     told = config.on_leak.model_copy(update={"protected": "warn", "targets": "warn"})
-    return config.model_copy(update={"on_leak": told})
+    found = config.duplicates
+    if found.drop == "keep":
+        found = found.model_copy(update={"drop": "near"})
+    return config.model_copy(update={"on_leak": told, "duplicates": found})
 
 
-def _duplicates(screened: Screening, directory: Path) -> dict[str, int]:
-    if "duplicates" not in screened.parts:
-        return {}
+def _duplicates(directory: Path) -> dict[str, int]:
     kinds = pq.read_table(storage.fetch(directory / "duplicates.parquet"), columns=["kind"])["kind"]
     return {kind: kinds.to_pylist().count(kind) for kind in ("exact", "near")}
 
@@ -123,9 +124,8 @@ def _judged(config: Config, found: dict[str, Any], out: Path | None) -> dict[str
     for name, counts in found["leaks"].items():
         listed = ", ".join(f"{n:,} {kind}" for kind, n in counts.items())
         say(f"{name}: {listed} of {found['candidates']:,} candidates")
-    if found["duplicates"]:
-        listed = ", ".join(f"{n:,} {kind}" for kind, n in found["duplicates"].items())
-        say(f"duplicates: {listed}")
+    listed = ", ".join(f"{n:,} {kind}" for kind, n in found["duplicates"].items())
+    say(f"duplicates: {listed}")
     result = {**found, "passed": not stopping, "out": None if out is None else str(out)}
     if stopping:
         raise LeakError(

@@ -65,8 +65,8 @@ def test_settings_say_what_to_compare(files, capsys):
         "corpus: {path: rows.jsonl}\ntarget: {path: leaking.jsonl}\nprotect: [other.jsonl]\n"
         "execution: local\nrun_dir: runs/mine\n"
     )
-    code, found, _ = checked(capsys, "--config", "job.yaml", "--duplicates", "keep")
-    assert code == 2 and found["duplicates"] == {}
+    code, found, _ = checked(capsys, "--config", "job.yaml", "--duplicates", "exact")
+    assert code == 2 and found["duplicates"] == {"exact": 1, "near": 0}
     assert {name: counts["exact"] for name, counts in found["leaks"].items()} == {
         "targets": 1,
         "protect": 2,

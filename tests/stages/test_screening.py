@@ -201,7 +201,9 @@ def repeated(pool):
     ("duplicates", "gone"),
     [
         ("keep", []),
-        ({}, ["again", "longer-again"]),
+        ({}, []),
+        ("exact", ["again", "longer-again"]),
+        ("near", ["again", "longer", "longer-again"]),
         ("first", ["again", "longer", "longer-again"]),
         ("longest", ["c3", "c7", "longer"]),
         ({"drop": "exact", "stays": "longest"}, ["c3", "longer"]),
@@ -216,7 +218,7 @@ def test_one_row_of_each_group_stays(tmp_path, repeated, duplicates, gone):
     found, ids = ingest(tmp_path / "run", corpus, duplicates=duplicates)
     assert sorted({r["id"] for r in repeated} - set(ids)) == gone
     assert ids == [r["id"] for r in repeated if r["id"] not in gone]
-    if duplicates == "keep":
+    if duplicates in ("keep", {}):
         assert "duplicates" not in found.manifest["parts"]
         return
     lines = table(found, "duplicates")
@@ -230,6 +232,16 @@ def test_one_row_of_each_group_stays(tmp_path, repeated, duplicates, gone):
         assert all(0.8 <= line["similarity"] <= 1 for line in lines)
 
 
+def test_rows_that_are_said_twice_are_told_where_they_are_looked_at(tmp_path, repeated, capsys):
+    corpus, tests = write(tmp_path / "c.jsonl", repeated), write(tmp_path / "t.jsonl", TWO)
+    found, ids = ingest(tmp_path / "run", corpus, protect=tests)
+    assert len(ids) == len(repeated) and found.counts["candidates_repeated"] == 2
+    assert "2 candidates have the words of an earlier one, and stay" in capsys.readouterr().err
+
+
+TWO = [row("Name the capital of Norway", "Oslo"), row("Name the capital of Sweden", "Stockholm")]
+
+
 def test_a_score_column_that_no_row_has_is_refused(tmp_path, pool):
     corpus = write(tmp_path / "c.jsonl", pool[0])
     best = {"drop": "exact", "stays": "best", "score_column": "grade"}
@@ -240,7 +252,7 @@ def test_a_score_column_that_no_row_has_is_refused(tmp_path, pool):
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"duplicates": {"stays": "best"}}, "score_column"),
+        ({"duplicates": "best"}, "score_column"),
         ({"on_leak": "stop"}, "on_leak"),
         ({"on_leak": {"kinds": ["12-gram"]}}, "on_leak.kinds"),
         ({"protect": 7}, "protect"),
