@@ -3,6 +3,7 @@
 import hashlib
 import json
 import random
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -13,6 +14,7 @@ from engine.corpus import screening
 from engine.errors import InputError, LeakError, SettingsError
 from engine.stages.pipeline import run
 
+SHARED = Path(__file__).resolve().parents[2].parent / "shared"
 WORDS = [f"{a}{b}{c}" for a in "bdklmnprst" for b in "aeiou" for c in ("", "n", "rt", "st")]
 TEMPLATE = "Read the following text with care and then pick the best answer from all of the options"
 
@@ -292,3 +294,14 @@ def test_nothing_depends_on_the_cut_into_files_or_the_executor(
         outcomes.append((ids, bare, shas))
     assert outcomes[0][:2] == outcomes[1][:2]
     assert outcomes[1] == outcomes[2]
+
+
+def test_a_target_that_is_part_of_the_corpus_is_told(tmp_path, capsys):
+    """What people reported of tools like this one: ../shared/data_reports/MANIFEST.md."""
+    folder = SHARED / "data_reports"
+    if not folder.is_dir():
+        pytest.skip("no ../shared/data_reports beside this checkout")
+    corpus, target = str(folder / "base.jsonl"), {"path": str(folder / "target_part.jsonl")}
+    found, ids = ingest(tmp_path / "run", corpus, target=target)
+    assert found.counts["leaks"]["targets"]["exact"] == 5 and len(ids) == found.counts["candidates"]
+    assert "leak: 5 candidates repeat targets (5 exact)" in capsys.readouterr().err
