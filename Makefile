@@ -54,7 +54,7 @@ docs: venv
 
 # many hours on two cores; every number that the documents give comes from here, and the tables in
 # benchmarks/results/*.md are what these commands print. selection.py compares with what is installed:
-# pip install --no-deps submodlib-py apricot-select
+# pip install --no-deps submodlib-py apricot-select; leakage.py with datasketch, if it is installed
 RESULTS := benchmarks/results
 WORK := runs/bench
 bench: venv
@@ -110,6 +110,10 @@ bench: venv
 	$(BIN)/python benchmarks/prefilter.py --work $(WORK)/pool \
 		--runs delift=$(WORK)/delift-superni_like se=$(WORK)/delift_se-superni_like \
 		--repeats 1 --json $(RESULTS)/prefilter.json
+	$(BIN)/python benchmarks/leakage.py planted --work $(WORK)/leakage --json $(RESULTS)/leakage.json
+	$(BIN)/python benchmarks/leakage.py scale --work $(WORK)/leakage --json $(RESULTS)/leakage-scale.json
+	$(BIN)/python benchmarks/leakage.py duplicates --work $(WORK)/leakage \
+		--json $(RESULTS)/leakage-duplicates.json
 	$(BIN)/python benchmarks/selection.py --json $(RESULTS)/selection.json
 	$(BIN)/python benchmarks/target_recovery.py ask --work $(WORK)/targets
 	$(BIN)/python benchmarks/target_recovery.py table --work $(WORK)/targets \

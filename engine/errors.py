@@ -3,6 +3,7 @@
     EngineError                 something the user can act on: one clear sentence, exit code 2
     ├── SettingsError           a setting is unknown, out of range or contradicts another
     ├── InputError              a corpus file is missing, unreadable or has no usable row
+    ├── LeakError               candidates repeat rows that may not be trained on
     ├── FidelityError           the network cannot be trusted, and the settings say to stop then
     ├── ModelError              a model cannot be found, loaded or used for the job
     ├── RunDirectoryError       the run directory holds something else than what was asked for
@@ -14,10 +15,14 @@ exits with code 1 and its traceback.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 __all__ = [
     "EngineError",
     "FidelityError",
     "InputError",
+    "LeakError",
     "ModelError",
     "RunDirectoryError",
     "SettingsError",
@@ -35,6 +40,18 @@ class SettingsError(EngineError):
 
 class InputError(EngineError):
     """A corpus file is missing, unreadable, or holds no usable row."""
+
+
+class LeakError(EngineError):
+    """Candidates repeat rows that may not be trained on, and that is not to pass.
+
+    Attributes:
+        found: what was found, as JSON: what the command prints all the same.
+    """
+
+    def __init__(self, text: str, found: Mapping[str, Any]) -> None:
+        super().__init__(text)
+        self.found = found
 
 
 class FidelityError(EngineError):

@@ -115,7 +115,7 @@ def test_settings_written_down_and_read_back_are_the_same_to_the_byte(teacher):
         ),
         ({"selection": {"form": 3}}, "setting selection.form: must be one of 1 or 2, got 3"),
         ({"corpus": {"path": 3}}, "setting corpus.path: Input should be"),
-        ({"zzzz": 3}, "unknown setting zzzz; known: corpus, drift, embedding,"),
+        ({"zzzz": 3}, "unknown setting zzzz; known: corpus, drift, duplicates,"),
         ({"selection": {"objective": "a\nb"}}, r"got 'a\nb'"),
     ],
 )

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from engine.commands.help_text import WIDTH, Help, help_of
-from engine.config import Config, load_config, yaml_value
+from engine.config import Config, load_config, override, parse_config, yaml_value
 from engine.config.setting_names import setting_names
-from engine.errors import EngineError, SettingsError
+from engine.errors import EngineError, LeakError, SettingsError
 from engine.spelling import closest
 from engine.storage import is_remote
 from engine.terminal.called import as_called, called
@@ -70,13 +70,15 @@ def main(
     job: Callable[[Arguments], dict[str, Any]],
     argv: Sequence[str] | None = None,
     flags: Mapping[str, str] | None = None,
+    needs_config: bool = True,
 ) -> int:
     """Parse, run the job, print its result as one JSON line; returns the exit code.
 
     `flags` are the job's own, optional, as "name VALUE" with their help; `description` is its
-    docstring: a sentence, commands, and whatever else there is to say.
+    docstring: a sentence, commands, and whatever else there is to say. A job that needs no file of
+    settings takes them from the command line alone where there is none.
     """
-    return run_job(lambda: job(_parse(description, argv, _flags(flags or {}))), argv)
+    return run_job(lambda: job(_parse(description, argv, _flags(flags or {}), needs_config)), argv)
 
 
 def main_of_run(
@@ -114,6 +116,8 @@ def run_job(job: Callable[[], dict[str, Any]], argv: Sequence[str] | None) -> in
             said = _one_line(error)
             kind = type(error).__name__
             say_error(said, "error", text=f"error: {said}", kind=kind, exit_code=2)
+            if isinstance(error, LeakError):
+                _print(error.found)
             return 2
         except KeyboardInterrupt:
             said = "interrupted; the same command goes on where this one stopped"
@@ -130,9 +134,13 @@ def run_job(job: Callable[[], dict[str, Any]], argv: Sequence[str] | None) -> in
                 traceback=told,
             )
             return 1
+    _print(result)
+    return 0
+
+
+def _print(result: Mapping[str, Any]) -> None:
     # JSON spells out all that acts on a terminal but DEL
     sys.stdout.write(json.dumps(result, allow_nan=False).replace("\x7f", "\\u007f") + "\n")
-    return 0
 
 
 def _one_line(error: EngineError) -> str:
@@ -186,9 +194,7 @@ def _parser(text: Help, source: str, flags: Sequence[_Flag], required: bool) -> 
     own = parser.add_argument_group("flags of this job")
     shared = parser.add_argument_group("flags of all jobs")
     if source == "config":
-        own.add_argument(
-            "--config", required=True, type=Path, metavar="FILE", help="YAML file with the settings"
-        )
+        own.add_argument("--config", type=Path, metavar="FILE", help="YAML file with the settings")
         shared.add_argument(
             "--run-dir", metavar="DIR", help="where the artifacts go (setting run_dir)"
         )
@@ -226,13 +232,24 @@ def _parse_of_run(
     return RunArguments(known.run_dir, values, overrides, known.overwrite)
 
 
-def _parse(description: str, argv: Sequence[str] | None, flags: Sequence[_Flag]) -> Arguments:
+def _parse(
+    description: str, argv: Sequence[str] | None, flags: Sequence[_Flag], needs_config: bool
+) -> Arguments:
     parser = _parser(help_of(as_called(description), _SETTINGS), "config", flags, required=False)
     known, rest = parser.parse_known_args(argv)
+    if known.config is None and (needs_config or not rest):
+        parser.error("the following arguments are required: --config")
     given = _overrides(rest, ["config", "run-dir", *(flag.name for flag in flags)])
-    config = load_config(known.config, given)
+    config = _from_words(given) if known.config is None else load_config(known.config, given)
     values = {flag.name: getattr(known, flag.attribute) for flag in flags}
     return Arguments(config, known.run_dir, known.until, known.overwrite, values)
+
+
+def _from_words(given: Mapping[str, str]) -> Config:
+    values: dict[str, Any] = {}
+    for name, text in given.items():
+        override(values, name, yaml_value(text))
+    return parse_config(values)
 
 
 def _overrides(

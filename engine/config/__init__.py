@@ -7,6 +7,7 @@ any number of actors. `load_config` merges a YAML file with `--section.key value
     base        a model, a set of rows, where work is done
     facts       what settings know of a teacher, a student, an objective
     own         settings that one of those alone has
+    screening   on_leak, duplicates
     teacher     sample, teacher
     network     embedding, network, gate, influence, drift
     selection   selection
@@ -39,6 +40,7 @@ from engine.config.network import (
     StudentConfig,
 )
 from engine.config.run import Config, RayConfig, ReportConfig
+from engine.config.screening import DuplicatesConfig, LeakConfig
 from engine.config.selection import Cover, QuotaConfig, SelectionConfig
 from engine.config.study import SearchRange, StudyConfig
 from engine.config.teacher import AuditConfig, SampleConfig, TeacherConfig
@@ -52,6 +54,7 @@ __all__ = [
     "CorpusConfig",
     "Cover",
     "DriftConfig",
+    "DuplicatesConfig",
     "EmbeddingConfig",
     "EvaluationConfig",
     "Execution",
@@ -61,6 +64,7 @@ __all__ = [
     "GivenConfig",
     "InfluenceConfig",
     "JudgeConfig",
+    "LeakConfig",
     "ModelConfig",
     "NetworkConfig",
     "QuotaConfig",

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from engine.components import component, component_names
 from engine.config.base import CorpusConfig, Section
@@ -22,6 +22,7 @@ from engine.config.network import (
     StudentConfig,
 )
 from engine.config.quality import QualityConfig
+from engine.config.screening import DuplicatesConfig, LeakConfig, as_corpora
 from engine.config.selection import OBJECTIVE_SETTINGS, Cover, SelectionConfig
 from engine.config.study import StudyConfig
 from engine.config.teacher import SampleConfig, TeacherConfig, with_whole_sample
@@ -31,6 +32,9 @@ __all__ = [
     "RayConfig",
     "ReportConfig",
 ]
+
+
+TEST = "evaluation.test"
 
 
 class ReportConfig(Section):
@@ -89,6 +93,13 @@ class Config(Section):
         None,
         description="rows that are trained on already: the subset is what is new beside them",
     )
+    protect: Annotated[tuple[CorpusConfig, ...], BeforeValidator(as_corpora)] = Field(
+        (),
+        description="sets of rows that may not be trained on, such as benchmarks: paths, or "
+        "sections as `corpus`; evaluation.test is one without being named",
+    )
+    on_leak: LeakConfig = LeakConfig()
+    duplicates: DuplicatesConfig = DuplicatesConfig()
     embedding: EmbeddingConfig = Field(default_factory=lambda: EmbeddingConfig.model_validate({}))
     features: tuple[FeatureName, ...] = Field(
         ("text", "prompt", "response", "agreement", "length"),
@@ -112,6 +123,12 @@ class Config(Section):
     evaluation: EvaluationConfig | None = None
     study: StudyConfig | None = None
     ray: RayConfig = RayConfig()
+
+    @property
+    def protected(self) -> dict[str, CorpusConfig]:
+        """What may not be trained on: `protect`, and the test set of the evaluation, by name."""
+        named = {f"protect-{number}": rows for number, rows in enumerate(self.protect)}
+        return named if self.evaluation is None else {**named, TEST: self.evaluation.test}
 
     @property
     def objective(self) -> str:

@@ -22,6 +22,7 @@ from engine.report.fidelity_facts import (
 )
 from engine.report.funnel import SideFunnel, read_funnel
 from engine.report.known_bad import KnownBad, known_bad
+from engine.report.leak_facts import LeakFacts, read_leaks
 from engine.report.ledger import Ledger, make_ledger
 from engine.report.lookup import Lookup, read_lookup
 from engine.report.other_results import ResultTable, read_results
@@ -66,6 +67,7 @@ class Facts:
     unscorable: int
     sample_remarks: list[str]
     funnel: list[SideFunnel]
+    leaks: LeakFacts | None
     student: str | None
     choice: dict[str, Any]
     fidelity: dict[str, Any]
@@ -110,6 +112,7 @@ def collect(config: Config, inputs: Mapping[str, Artifact]) -> Facts:
         unscorable=int(score.counts["unscorable"]),
         sample_remarks=list(inputs["sample"].counts.get("remarks", ())),
         funnel=read_funnel(corpus, inputs["embed"], inputs["sample"], len(ranking.rows)),
+        leaks=read_leaks(corpus),
         student=inputs["fit"].counts["student"],
         choice=read_choice(inputs["fit"]),
         fidelity=fidelity,

@@ -34,6 +34,8 @@ class SideFunnel:
 
     Attributes:
         side: "candidates", "targets" or "owned".
+        leaked: left out since they repeat protected rows.
+        repeated: left out since they say what another candidate says.
         nul_removed: NUL characters that were taken out of rows that stayed.
         reasons: the commonest reasons with their counts, most frequent first.
         other_reasons: rejections for all other reasons.
@@ -47,6 +49,8 @@ class SideFunnel:
     read: int
     filtered_out: int
     quarantined: int
+    leaked: int
+    repeated: int
     nul_removed: int
     kept: int
     reasons: list[tuple[str, int]]
@@ -87,6 +91,8 @@ def read_funnel(
                 side=side,
                 **{name: int(counts[f"{side}_{name}"]) for name in _COUNTS},
                 quarantined=int(counts[f"{side}_quarantined"]) + later[side],
+                leaked=int(counts.get(f"{side}_leaked", 0)),
+                repeated=int(counts.get(f"{side}_duplicates", 0)),
                 kept=int(counts[side]) - later[side],
                 reasons=common,
                 other_reasons=reasons.total() - sum(number for _, number in common),

@@ -101,7 +101,8 @@ def paths_to_see(config: Config, directory: RunDirectory) -> list[Path]:
         found = [directory.path]
     else:
         found = []
-    corpora = [side for side in (config.corpus, config.target, config.owned) if side is not None]
+    sides = (config.corpus, config.target, config.owned, *config.protected.values())
+    corpora = [side for side in sides if side is not None]
     models = [config.embedding.model, config.teacher.model]
     if config.quality is not None:
         models.append(config.quality.teacher.model)

@@ -151,7 +151,7 @@ ADDITION_STAGES: tuple[Stage, ...] = (
     replace(
         ingest.STAGE,
         run=_ingest,
-        settings=("corpus",),
+        settings=("corpus", "protect", "on_leak", "duplicates"),
         reads=("known",),
         identity=lambda config: ingest.identity(_alone(config)),
     ),

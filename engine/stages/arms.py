@@ -31,6 +31,7 @@ from engine.artifacts.run_directory import Artifact, RunDirectory
 from engine.config import (
     ArmKind,
     Config,
+    DuplicatesConfig,
     TeacherConfig,
     load_config,
     parse_config,
@@ -398,8 +399,9 @@ def _sources(rows: TableParts, column: str | None) -> list[str]:
 def _test_set(config: Config) -> Config:
     """Settings whose corpus is the test set."""
     assert config.evaluation is not None
-    alone = {"corpus": config.evaluation.test, "target": None, "owned": None}
-    return config.model_copy(update=alone)
+    alone = {"corpus": config.evaluation.test, "target": None, "owned": None, "evaluation": None}
+    as_it_is = {"protect": (), "duplicates": DuplicatesConfig(drop="keep")}
+    return config.model_copy(update={**alone, **as_it_is})
 
 
 def _test(context: StageContext) -> StageResult:

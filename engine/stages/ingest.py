@@ -1,15 +1,16 @@
 """Ingest: files of any supported format to one table of valid rows, and a quarantine of the rest.
 
-Three steps, the first and last on actor pools. Parse: each slice of a file becomes rows and
-rejections. Deduplicate: one task compares the hashes of all ids; of rows with one id the first
-stays, so that nothing can overwrite another row's score. Lay out: the rows that are left are
-written again in parts of equal size, which later stages take as their units of work.
+Four steps. Parse, on an actor pool: each slice of a file becomes rows and rejections. Deduplicate:
+one task compares the hashes of all ids; of rows with one id the first stays, so that nothing can
+overwrite another row's score. Screen, on a pool: candidates that repeat targets, protected rows or
+each other are told or left out. Lay out, on a pool: the rows that are left are written again in
+parts of equal size, which later stages take as their units of work.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +22,20 @@ from engine import storage
 from engine.artifacts.files import atomic_path, digest, file_sha256, read_table
 from engine.artifacts.parts import finish_part, total_usage
 from engine.config import Config, CorpusConfig, Execution
+from engine.config.run import TEST
 from engine.corpus.duplicates import find_duplicates, rows_at
 from engine.corpus.hub_datasets import dataset_identity
 from engine.corpus.layout import lay_out
 from engine.corpus.parse_worker import ParseWorker
+from engine.corpus.screening import Screening, screen
 from engine.corpus.slices import SourceSlice, line_offsets, list_slices
 from engine.corpus.tables import Side, read_rejected
 from engine.errors import InputError
 from engine.runtime.executor import Executor, Partition
 from engine.runtime.stage import Stage, StageContext, StageResult
+from engine.terminal.progress import say
 
-__all__ = ["STAGE", "identity", "run"]
+__all__ = ["STAGE", "identity", "read_and_screen", "run"]
 
 CODE_VERSION = 1
 
@@ -41,7 +45,7 @@ def identity(config: Config) -> dict[str, Any]:
     sides = {"corpus": config.corpus, "target": config.target, "owned": config.owned}
     return {
         name: _files_identity(side, list_slices(side))
-        for name, side in sides.items()
+        for name, side in {**sides, **config.protected}.items()
         if side is not None
     }
 
@@ -66,26 +70,27 @@ def _label(path: str) -> str:
 
 def run(context: StageContext) -> StageResult:
     """Read all sides. Raises InputError for a file of no use, or a side without a usable row."""
-    root = context.directory
-    configs = {"candidates": context.config.corpus}
-    if context.config.target is not None:
-        configs["targets"] = context.config.target
-    if context.config.owned is not None:
-        configs["owned"] = context.config.owned
-    sources = {name: (config, list_slices(config)) for name, config in configs.items()}
-    known = context.inputs.get("known")  # the corpus of the run that these are new rows for
-    before = [] if known is None else [known.directory / p.path for p in known.parts("candidates")]
-    sides = _parse(context.executor, root, sources, before)
-    kept = lay_out(context.executor, root, sides)
+    root, known = context.directory, context.inputs.get("known")
+    parsed, screened = read_and_screen(context)
+    for sentence in screened.told:
+        say(sentence, "leak")
+    protected = context.config.protected
+    sides = [side for name, side in parsed.items() if name not in protected]
+    left = [replace(parsed["candidates"], dropped=screened.dropped), *sides[1:]]
+    kept = lay_out(context.executor, root, left)
     result = StageResult(
-        parts={**kept, "quarantine": []},
+        parts={**kept, "quarantine": [], **screened.parts},
         columns={
             "candidates/*, targets/*, owned/*": "id, key (content hash), instruction, input, "
             "output, extra (JSON of all other columns), file, line",
             "quarantine/*": "side, file, line, id, reason, row (JSON, shortened)",
+            "leaks.parquet": "candidates that repeat protected rows: both places and texts, kind, "
+            "score (share of the protected row's 13-grams, or Jaccard similarity), whether dropped",
+            "duplicates.parquet": "candidates that were left out, and which stay in their place",
         },
     )
     made = [part for side in sides for part in (*side.parts, *kept[side.name])]
+    result.counts |= screened.counts
     total = total_usage(made)
     result.usage = {name: total[name] for name in ("seconds", "cpu_seconds")}
     for side in sides:
@@ -103,7 +108,45 @@ def run(context: StageContext) -> StageResult:
         if known is not None:
             repeated = pq.read_metadata(storage.fetch(side.duplicates)).num_rows
             result.counts[f"{side.name}_known"] = num_dropped - repeated
+    for name in protected:
+        side = parsed[name]
+        path = root / "quarantine" / f"{name}.parquet"
+        rejected = context.executor.call(_write_quarantine, side, path)
+        result.parts["quarantine"].append(finish_part(root, path, rejected))
+        if rejected:
+            say(
+                f"{rejected:,} rows of {side.config.path} cannot be read and are not protected: "
+                f"1-corpus/quarantine/{name}.parquet says why"
+            )
     return result
+
+
+def read_and_screen(context: StageContext) -> tuple[dict[str, Side], Screening]:
+    """Parse all sides and the protected sets, by name, and compare the candidates with them.
+
+    Raises what `run` does; writes below the stage's folder.
+    """
+    configs = {"candidates": context.config.corpus}
+    if context.config.target is not None:
+        configs["targets"] = context.config.target
+    if context.config.owned is not None:
+        configs["owned"] = context.config.owned
+    configs |= context.config.protected
+    sources = {name: (config, list_slices(config)) for name, config in configs.items()}
+    known = context.inputs.get("known")  # the corpus of the run that these are new rows for
+    before = [] if known is None else [known.directory / p.path for p in known.parts("candidates")]
+    root, executor = context.directory, context.executor
+    parsed = {side.name: side for side in _parse(executor, root, sources, before)}
+    protecting = _protecting(parsed)
+    return parsed, screen(executor, root, context.config, parsed["candidates"], protecting)
+
+
+def _protecting(parsed: Mapping[str, Side]) -> dict[str, list[Side]]:
+    """What the candidates are compared with, by the names that leaks go by."""
+    named = {"targets": ["targets"], TEST: [TEST]}
+    named["protect"] = [name for name in parsed if name.startswith("protect-")]
+    found = {name: [parsed[n] for n in names if n in parsed] for name, names in named.items()}
+    return {name: sides for name, sides in found.items() if sides}
 
 
 def _parse(
@@ -197,8 +240,8 @@ STAGE = Stage(
     name="ingest",
     directory="1-corpus",
     run=run,
-    settings=("corpus", "target", "owned"),
+    settings=("corpus", "target", "owned", "protect", "on_leak", "duplicates"),
     reads=(),
-    version=1,
+    version=2,
     identity=identity,
 )

@@ -68,6 +68,9 @@ def headline(facts: Facts, page: Path, subset: Path) -> dict[str, Any]:
         "targets": facts.num_targets,
         "selected": facts.gains.num_picks,
         "quarantined": sum(side.quarantined for side in facts.funnel),
+        "leaked": pool.leaked,
+        "duplicates": pool.repeated,
+        "leaks": None if facts.leaks is None else {s.name: s.kinds for s in facts.leaks.sets},
         "trusted": bool(facts.fidelity["trusted"]),
         "verdict": facts.verdict,
         "student": facts.student,
@@ -115,6 +118,6 @@ STAGE = Stage(
     run=run,
     settings=("report", "teacher", "selection"),
     reads=("ingest", "embed", "sample", "score", "fit", "predict", "select"),
-    version=3,
+    version=4,
     identity=identity,
 )

@@ -16,6 +16,7 @@ from engine.artifacts.files import write_json
 from engine.artifacts.parts import finish_part
 from engine.artifacts.run_directory import Artifact, RunDirectory
 from engine.config import Config
+from engine.corpus.leaks import LEAKS as LEAK_SCHEMA
 
 NUM_CANDIDATES, NUM_TARGETS, NUM_SELECTED, NUM_TAIL = 60, 12, 20, 5
 HOSTILE = (
@@ -26,6 +27,26 @@ HOSTILE = (
     "{{ 7 * 7 }} {% raw %} & &amp; ' \" ]]>",
     "<" * 100_000,
 )
+LEAKS = [
+    {
+        "id": f"leak-{number}",
+        "file": "a.jsonl",
+        "line": 100 + number,
+        "set": name,
+        "protected_id": "t",
+        "protected_file": HOSTILE[1],
+        "protected_line": number,
+        "kind": kind,
+        "score": 0.8,
+        "num_protected": 1,
+        "dropped": name == "protect" and kind == "13-gram",
+        "text": f"candidate {number} {HOSTILE[0]} {HOSTILE[2]}",
+        "protected_text": f"protected {number} {HOSTILE[4]}",
+    }
+    for number, (name, kind) in enumerate(
+        [("targets", "exact"), ("protect", "near"), ("protect", "13-gram"), ("protect", "13-gram")]
+    )
+]
 SOURCES = ("web<b>", "books", "books")
 KINDS = ("wrong_answer", "empty_talk")
 DIRECTORIES = {
@@ -166,12 +187,19 @@ class _Run:
             for i in range(7)
         ]
         quarantine = self.table("ingest", "quarantine/c.parquet", pa.Table.from_pylist(rejected))
-        counts = {"candidates": self.num, "candidates_read": self.num + 10}
+        leaks = self.table(
+            "ingest", "leaks.parquet", pa.Table.from_pylist(LEAKS, schema=LEAK_SCHEMA)
+        )
+        counts: dict[str, Any] = {"candidates": self.num, "candidates_read": self.num + 15}
+        counts |= {"candidates_leaked": 2, "candidates_duplicates": 3}
+        counts |= {"leaks": {"targets": {"exact": 1, "13-gram": 0, "near": 0}}}
+        counts["leaks"]["protect"] = {"exact": 0, "13-gram": 2, "near": 1}
         counts |= {"candidates_filtered_out": 3}
         counts |= {"candidates_quarantined": 7, "candidates_nul_removed": 2}
         counts |= {"targets": 12, "targets_read": 12, "targets_filtered_out": 0}
         counts |= {"targets_quarantined": 0, "targets_nul_removed": 0}
-        self.commit("ingest", {"candidates": parts, "quarantine": [quarantine]}, counts, {})
+        files = {"candidates": parts, "quarantine": [quarantine], "leaks": [leaks]}
+        self.commit("ingest", files, counts, {})
 
     def embed(self) -> None:
         folder = self.folder("embed") / "candidates"

@@ -165,10 +165,29 @@ def test_numbers_are_on_the_page(artifacts: dict[str, Artifact], tmp_path: Path)
     cells = re.findall(
         '<td class="num">(.*?)</td>', html[html.index('<th scope="row">candidates') :]
     )
-    # read, filtered out, quarantined, kept, learned from, selected; then the targets
-    assert cells[:12] == ["70", "3", "7", "60", "9", "20", "12", "0", "0", "12", "4", "–"]
+    # read, filtered out, quarantined, leaks, duplicates, kept, learned from, selected; the targets
+    assert cells[:8] == ["75", "3", "7", "2", "3", "60", "9", "20"]
+    assert cells[8:16] == ["12", "0", "0", "0", "0", "12", "4", "–"]
     assert "id occurs before" in text and "2 NUL characters" in text
     assert "kept out of training" in text and "Drawn:" not in text
+
+
+def test_leaks_are_shown_beside_what_they_repeat(
+    artifacts: dict[str, Artifact], tmp_path: Path
+) -> None:
+    html, counts = write(artifacts, tmp_path)
+    text = " ".join(Page(html).text.split())
+    assert (counts["leaked"], counts["duplicates"]) == (2, 3)
+    assert counts["leaks"]["protect"] == {"exact": 0, "13-gram": 2, "near": 1}
+    assert "2 of them were left out" in text and "3 candidates say what another one says" in text
+    places = [text.index(f"candidate {number} ") for number in (2, 3, 0, 1)]
+    assert places == sorted(places)  # what was left out comes first, then by kind
+    assert "protect: " in text and "protected 2 {{ 7 * 7 }}" in text
+    for kept in ("leaks", "candidates_leaked", "candidates_duplicates"):
+        artifacts["ingest"].manifest["counts"].pop(kept)
+    html, counts = write(artifacts, tmp_path)
+    assert counts["leaks"] is None and "repeat targets" not in html
+    assert '<th scope="col" class="num">Leaks</th>' not in html
 
 
 def test_a_dropped_row_stands_beside_the_pick_nearest_to_it(
