@@ -12,13 +12,14 @@ import pyarrow.parquet as pq
 
 from engine.artifacts.files import atomic_path, digest, read_table
 from engine.artifacts.parts import Part
+from engine.artifacts.typed_columns import source_types, with_source_types
 from engine.config import Execution
 from engine.corpus.tables import ROWS, Side
 from engine.runtime.executor import Executor, Partition, PartitionWorker
 
 __all__ = ["lay_out"]
 
-CODE_VERSION = 1
+CODE_VERSION = 2
 PARTS_AIMED_AT = 256
 SMALLEST_PART, LARGEST_PART = 256, 16384
 
@@ -77,7 +78,9 @@ class LayOutWorker(PartitionWorker):
 
     def write(self, payload: Mapping[str, Any], path: Path) -> tuple[int, dict[str, float]]:
         pieces = [_surviving(**source) for source in payload["sources"]]
-        table = pa.concat_tables(pieces).combine_chunks()
+        types = source_types([piece.schema for piece in pieces])
+        table = pa.concat_tables([piece.replace_schema_metadata(None) for piece in pieces])
+        table = table.combine_chunks().cast(with_source_types(ROWS, types))
         with atomic_path(path) as temporary:
             pq.write_table(table, temporary)
         return len(table), {}
@@ -91,4 +94,4 @@ def _surviving(file: str, offset: int, dropped: list[int], start: int, stop: int
         table = table.filter(pa.array(mask))
     table = table.slice(start, stop - start)
     lines = pa.array(table["line"].to_numpy() + offset)
-    return table.set_column(table.column_names.index("line"), "line", lines).cast(ROWS)
+    return table.set_column(table.column_names.index("line"), "line", lines)

@@ -33,7 +33,7 @@ from engine.runtime.stage import Stage, StageContext, StageResult
 
 __all__ = ["STAGE", "identity", "run"]
 
-CODE_VERSION = 1
+CODE_VERSION = 2
 
 
 def identity(config: Config) -> dict[str, Any]:
@@ -199,6 +199,6 @@ STAGE = Stage(
     run=run,
     settings=("corpus", "target", "owned"),
     reads=(),
-    version=1,
+    version=2,
     identity=identity,
 )
