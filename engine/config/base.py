@@ -142,6 +142,11 @@ class CorpusConfig(Section):
     on_bad_row: Literal["quarantine", "stop"] = Field(
         "quarantine", description="what one bad row does: go to the quarantine, or stop the job"
     )
+    equal_ids: Literal["quarantine", "rename"] = Field(
+        "quarantine",
+        description="other rows under an id that came before, as files have that count from 0: "
+        "set them aside, or give them the id ID@HASH",
+    )
     max_bad_share: float = Field(
         0.5, ge=0, le=1, description="the job stops where a larger share of the rows is bad"
     )

@@ -47,7 +47,11 @@ def _lay_out_partitions(side: Side) -> list[Partition]:
     num_rows = int(starts[-1])
     size = _rows_per_part(num_rows)
     contents = digest(
-        CODE_VERSION, [p.sha256 for p in side.parts], side.offsets, sorted(side.dropped.items())
+        CODE_VERSION,
+        [p.sha256 for p in side.parts],
+        side.offsets,
+        sorted(side.dropped.items()),
+        sorted((i, sorted(ids.items())) for i, ids in side.renamed.items()),
     )
     partitions = []
     for number, start in enumerate(range(0, num_rows, size)):
@@ -57,6 +61,7 @@ def _lay_out_partitions(side: Side) -> list[Partition]:
                 "file": str(side.files[i]),
                 "offset": side.offsets[i],
                 "dropped": side.dropped.get(i, []),
+                "renamed": sorted(side.renamed.get(i, {}).items()),
                 "start": max(start - int(starts[i]), 0),
                 "stop": min(stop - int(starts[i]), side.kept[i]),
             }
@@ -86,8 +91,20 @@ class LayOutWorker(PartitionWorker):
         return len(table), {}
 
 
-def _surviving(file: str, offset: int, dropped: list[int], start: int, stop: int) -> pa.Table:
+def _surviving(
+    file: str,
+    offset: int,
+    dropped: list[int],
+    renamed: Sequence[tuple[int, str]],
+    start: int,
+    stop: int,
+) -> pa.Table:
     table = read_table(Path(file), columns=ROWS.names)
+    if renamed:
+        ids = table["id"].to_pylist()
+        for position, name in renamed:
+            ids[position] = name
+        table = table.set_column(0, "id", pa.array(ids, pa.string()))
     if dropped:
         mask = np.ones(len(table), dtype=bool)
         mask[dropped] = False

@@ -36,6 +36,7 @@ settings maps our names to other ones ({instruction: prompt}).
 
 from __future__ import annotations
 
+import json
 import math
 import unicodedata
 from collections import Counter
@@ -61,6 +62,7 @@ __all__ = [
     "ParsedRow",
     "RowParser",
     "Rules",
+    "as_text",
     "explain_missing_columns",
     "extra_as_json",
     "matches",
@@ -123,6 +125,18 @@ def matches(values: Mapping[str, Any], where: Mapping[str, Any]) -> bool:
         if not any(_equal(value, choice) for choice in choices):
             return False
     return True
+
+
+def as_text(where: Mapping[str, Any]) -> dict[str, Any]:
+    """A filter for columns that are all text, as those of a CSV are: 1999 is "1999" there."""
+    return {
+        column: tuple(
+            text
+            for choice in (wanted if isinstance(wanted, tuple) else (wanted,))
+            for text in _texts_of(choice)
+        )
+        for column, wanted in where.items()
+    }
 
 
 def explain_missing_columns(
@@ -344,6 +358,15 @@ def _is_blank(text: str) -> bool:
 
 def _equal(value: Any, wanted: Any) -> bool:
     return isinstance(value, bool) == isinstance(wanted, bool) and bool(value == wanted)
+
+
+def _texts_of(value: Any) -> tuple[str, ...]:
+    if value is None:
+        return ("",)
+    if isinstance(value, bool):
+        text = str(value)
+        return text, text.lower(), text.upper()
+    return (value if isinstance(value, str) else json.dumps(value),)
 
 
 def _listed(media: Mapping[str, int]) -> str:

@@ -89,9 +89,49 @@ def open_bytes(path: str) -> Iterator[BinaryIO]:
         raise InputError(f"truncated or corrupt {packing}: {path} ({error})") from None
 
 
-def _unzstd(packed: BinaryIO) -> Any:
-    stream = pa.CompressedInputStream(pa.PythonFile(packed, mode="r"), "zstd")
-    return io.BufferedReader(cast(Any, stream), _OPENING_BYTES)
+class _Zstd(io.RawIOBase):
+    """An unpacked zstd file that can be read from the start again."""
+
+    def __init__(self, packed: BinaryIO) -> None:
+        self._packed = packed
+        self._position = 0
+        self._stream = self._opened()
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        assert (offset, whence) == (0, io.SEEK_SET), "packed files are one slice"
+        self._packed.seek(0)
+        self._stream, self._position = self._opened(), 0
+        return 0
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._stream.read(len(buffer))
+        buffer[: len(data)] = data
+        self._position += len(data)
+        return len(data)
+
+    def _opened(self) -> pa.CompressedInputStream:
+        return pa.CompressedInputStream(pa.PythonFile(_LeftOpen(self._packed), mode="r"), "zstd")
+
+
+class _LeftOpen:
+    """A file for Arrow, which closes what it has read."""
+
+    closed = False
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.read = file.read
+
+    def close(self) -> None:
+        """Whoever opened the file closes it."""
 
 
 _PACKINGS = {
@@ -102,7 +142,7 @@ _PACKINGS = {
 }
 _UNPACKERS: dict[str, Callable[[BinaryIO], Any]] = {
     "gzip": lambda packed: gzip.GzipFile(fileobj=packed),
-    "zstd": _unzstd,
+    "zstd": lambda packed: io.BufferedReader(_Zstd(packed), _OPENING_BYTES),
     "bzip2": bz2.BZ2File,
     "xz": lzma.LZMAFile,
 }

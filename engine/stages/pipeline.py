@@ -25,6 +25,7 @@ from engine.runtime.executor import Executor
 from engine.runtime.opening import ExecutorChoice, opened
 from engine.runtime.stage import Stage
 from engine.runtime.workflow import Plan, do_stage, paths_to_see, plan_stages, refuse_other_settings
+from engine.selection.prepare import num_to_select
 from engine.spelling import meant
 from engine.stages import embed, fit, ingest, predict, report, sample, score, second_look, select
 from engine.stages.named_columns import refuse_unknown_columns
@@ -140,6 +141,8 @@ def _do_all(
         if plan.stage.name == "ingest":
             corpus = _corpus(directory)
             refuse_unknown_columns(config, corpus, executor)
+            if config.selection.budget is not None:
+                num_to_select(config.selection, corpus.counts["candidates"])  # refuses too many
             second_look.refuse_too_many(config, corpus.counts["candidates"])
             sample.refuse_useless_scores(config, corpus, executor)
             _tell_small(corpus, executor)
