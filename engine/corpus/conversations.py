@@ -52,6 +52,9 @@ _MEDIA_COLUMNS = {
 }
 
 
+NO_MEDIA: Counter[str] = Counter()  # of almost every row; never changed
+
+
 class Conversation(NamedTuple):
     """What is read of a conversation.
 
@@ -79,21 +82,26 @@ def read_conversation(
     if not isinstance(turns, (list, tuple)):
         raise RowError(f"{column} must be a list of turns, got {kind_of(turns)}")
     said = [read_turn(turn, f"{column}[{i}]", reasoning) for i, turn in enumerate(turns)]
-    system = system_of(row or {})
+    system = system_of(row) if row else ""
     if system and Turn(SYSTEM, system) not in said[:1]:
         said.insert(0, Turn(SYSTEM, system))
     spoken = _joined(said)
-    answers = [i for i, turn in enumerate(spoken) if turn.speaker == ASSISTANT]
-    if not answers:
-        raise RowError(f"{column} has no assistant turn")
-    last = next((i for i in reversed(answers) if spoken[i].trained), None)
-    if last is None:
+    last = len(spoken) - 1
+    while last >= 0 and not (spoken[last].speaker == ASSISTANT and spoken[last].trained):
+        last -= 1
+    if last < 0:
+        if all(turn.speaker != ASSISTANT for turn in spoken):
+            raise RowError(f"{column} has no assistant turn")
         raise RowError(f"{column} has no assistant turn that is trained on: all have weight 0")
     if last == 0:
         raise RowError(f"{column} has no user turn before the last assistant turn")
-    media = Counter(name for turn in said for name in turn.media)
-    unread = len(spoken) > last + 1 or any(not t.trained or t.unread for t in said)
-    tools = tools_of(row or {})
+    media = NO_MEDIA
+    unread = len(spoken) > last + 1
+    for turn in said:
+        if turn.media:
+            media = media + Counter(turn.media)
+        unread = unread or turn.unread or not turn.trained
+    tools = tools_of(row) if row else []
     return Conversation(_rendered(spoken[:last], tools), spoken[last].text, media, unread)
 
 
@@ -131,7 +139,10 @@ def system_of(row: Mapping[str, Any]) -> str:
 
 def tools_of(row: Mapping[str, Any]) -> list[Any]:
     """The tools that a row names under `tools` or `functions`, as objects or as JSON text."""
-    tools = as_value(row.get("tools")) or as_value(row.get("functions"))
+    given = row.get("tools") or row.get("functions")
+    if not given:
+        return []
+    tools = as_value(given)
     if not isinstance(tools, (list, tuple)):
         return []
     return [tool for tool in map(as_value, tools) if isinstance(tool, dict)]
@@ -153,6 +164,8 @@ def history_turns(value: Any) -> list[dict[str, str]]:
 
 def media_columns(row: Mapping[str, Any]) -> Counter[str]:
     """How many images, sounds and films lie in a row's own columns, by type."""
+    if row.keys().isdisjoint(_MEDIA_COLUMNS):
+        return NO_MEDIA
     found: Counter[str] = Counter()
     for column in row.keys() & _MEDIA_COLUMNS.keys():
         value = row[column]
@@ -173,7 +186,7 @@ def _joined(turns: Sequence[Turn]) -> list[Turn]:
             and turn.speaker != TOOL
         ):
             text = "\n\n".join(text for text in (before.text, turn.text) if text)
-            joined[-1] = before._replace(text=text)
+            joined[-1] = Turn(turn.speaker, text, turn.trained)
         else:
             joined.append(turn)
     return joined

@@ -257,7 +257,8 @@ class RowParser:
 
     def _of_turns(self, values: Mapping[str, Any], turns: Any, column: str) -> ParsedRow:
         found = read_conversation(turns, column, values, self._rules.reasoning == "read")
-        media = found.media + media_columns(values)
+        media = media_columns(values)
+        media = found.media + media if media else found.media
         return self._row(values, (found.instruction, "", found.output), (self._id,), media, found)
 
     def _row(
@@ -275,8 +276,9 @@ class RowParser:
         if not row_id and (media or (conversation is not None and conversation.unread)):
             # Equal texts, and yet perhaps another row: all its columns tell.
             row_id = content_key(texts[0], _encodable(extra_as_json(extra)), texts[2])
-        num_nul = row_id.count("\0") + sum(text.count("\0") for text in texts)
-        if num_nul:
+        num_nul = 0
+        if "\0" in row_id or "\0" in texts[0] or "\0" in texts[1] or "\0" in texts[2]:
+            num_nul = sum(text.count("\0") for text in (row_id, *texts))
             row_id = row_id.replace("\0", "")
             texts = (
                 texts[0].replace("\0", ""),
@@ -284,7 +286,8 @@ class RowParser:
                 texts[2].replace("\0", ""),
             )
         example = _example(row_id, *texts)
-        read_as = {} if conversation else self._taken_for_ours(used)
+        is_ours = conversation is not None or used[1:3] == self._names
+        read_as = {} if is_ours else self._taken_for_ours(used)
         return ParsedRow(example, extra, num_nul, media, read_as)
 
     def _taken_for_ours(self, used: tuple[str | None, ...]) -> dict[str, str]:

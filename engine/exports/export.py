@@ -210,14 +210,11 @@ def _say_what_was_lost(form: str, counts: dict[str, int]) -> None:
             say(sentence.format(n=f"{counts[name]:,}", form=form))
     for name, number in counts.items():
         what, _, key = name.partition("_")
-        if what == "lost" or what == "unread":
-            why = (
-                "is gone: alpaca has no place for it"
+        if what in ("lost", "unread"):
+            fate = (
+                "has no place in alpaca"
                 if what == "lost"
-                else "LLaMA-Factory passes over"
+                else "is kept, but no key of LLaMA-Factory"
             )
-            say(
-                f"the key {key} of turns, in {number:,} conversations, "
-                + (f"{why}; messages keeps it" if what == "lost" else f"is kept, but {why}")
-                + (", so turns of weight 0 would be trained on" if key == "weight" else "")
-            )
+            more = ": turns of weight 0 would be trained on" if key == "weight" else ""
+            say(f"the key {key} of turns, in {number:,} conversations, {fate}{more}")

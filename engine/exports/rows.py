@@ -85,13 +85,15 @@ def _candidates(row: Mapping[str, Any]) -> Iterator[tuple[str, list[Any]]]:
     """Columns of turns, and pairs of columns that make turns together."""
     lists = {name: turns for name, value in row.items() if (turns := as_turns(value))}
     yield from lists.items()
-    questions = ("instruction", *QUESTIONS)
-    for question in (name for name in (*questions, *lists) if row.get(name)):
-        for answer in (name for name in ("output", *ANSWERS, "chosen", *lists) if row.get(name)):
-            if question != answer and (question in lists or answer in lists):
-                turns = turns_of_both(row[question], row[answer])
-                if turns:
-                    yield question, turns
+    # Of two lists first: instruction and output are also texts that were made of them.
+    texts = [name for name in ("output", *ANSWERS, "chosen") if isinstance(row.get(name), str)]
+    prompts = [name for name in QUESTIONS if isinstance(row.get(name), str)]
+    pairs = [(q, a) for q in lists for a in lists if q != a]
+    pairs += [(q, a) for q in prompts for a in lists] + [(q, a) for q in lists for a in texts]
+    for question, answer in pairs:
+        turns = turns_of_both(row[question], row[answer])
+        if turns:
+            yield question, turns
 
 
 def _makes(turns: list[Any], name: str, row: Mapping[str, Any]) -> bool:

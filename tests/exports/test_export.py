@@ -12,7 +12,7 @@ import pytest
 
 from engine.artifacts.parts import finish_part
 from engine.artifacts.run_directory import RunDirectory
-from engine.corpus.schema import extra_as_json, parse
+from engine.corpus.schema import DEFAULT_RULES, extra_as_json, parse
 from engine.errors import RunDirectoryError, SettingsError
 from engine.exports import formats
 from engine.exports.export import export
@@ -49,9 +49,9 @@ CHATS = [
 ]
 
 
-def make_run(path, rows, folder="7-selection", name="subset"):
+def make_run(path, rows, folder="7-selection", name="subset", rules=DEFAULT_RULES):
     """A finished selection of these rows, as ingest and select leave them."""
-    parsed = [parse(row, {}) for row in rows]
+    parsed = [parse(row, {}, rules) for row in rows]
     table = pa.table(
         {
             **{
