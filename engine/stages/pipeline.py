@@ -10,13 +10,13 @@ selected.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from engine import storage
-from engine.artifacts.files import read_json, write_json
+from engine.artifacts.files import disk_problems_told, read_json, write_json
 from engine.artifacts.run_directory import CONFIG, Artifact, RunDirectory, discard
 from engine.audit.verdict import Look
 from engine.config import Config, load_config
@@ -116,6 +116,7 @@ def run(
         return directory
     with (
         _fresh_is_removed(directory),
+        disk_problems_told(directory.path),
         directory.lock(),
         opened(config, executor) as working,
     ):
@@ -305,9 +306,10 @@ def _fresh_is_removed(directory: RunDirectory) -> Iterator[None]:
     try:
         yield
     except EngineError:
-        if directory.artifact(STAGES[0].directory) is None:
-            discard(first)
-            storage.remove(directory.path / CONFIG)
-            if is_new:
-                discard(directory.path)
+        with suppress(NotADirectoryError):  # a run directory that is a file, or below one
+            if directory.artifact(STAGES[0].directory) is None:
+                discard(first)
+                storage.remove(directory.path / CONFIG)
+                if is_new:
+                    discard(directory.path)
         raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ import pytest
 from engine.artifacts.rows import TableParts
 from engine.artifacts.run_directory import Artifact
 from engine.config import parse_config
-from engine.errors import InputError, SettingsError
+from engine.errors import InputError, RunDirectoryError, SettingsError, StorageError
+from engine.stages import pipeline
 from engine.stages.pipeline import run
 
 
@@ -192,3 +194,26 @@ def test_structs_that_arrow_filled_with_nulls_are_the_turns_that_they_were(tmp_p
     found = rows_of(ingest(tmp_path / "a.parquet", tmp_path / "run"))
     assert [json.loads(row["extra"]) for row in found] == rows
     assert '"arguments": {"lat": 1.5}' in found[1]["output"]
+
+
+# --- run directories that cannot be one --------------------------------------------------------
+
+
+@pytest.mark.parametrize("below", ["", "run"])
+def test_a_file_is_no_run_directory(tmp_path, below):
+    path = write(tmp_path / "a.jsonl", good(3))
+    before = path.read_bytes()
+    with pytest.raises(RunDirectoryError, match=r"cannot be a run directory: a file is in its"):
+        ingest(path, path / below if below else path)
+    assert path.read_bytes() == before
+
+
+def test_a_disk_that_cannot_be_written_is_told_in_a_sentence(tmp_path, monkeypatch):
+    path = write(tmp_path / "a.jsonl", good(3))
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(pipeline, "write_json", refuse)
+    with pytest.raises(StorageError, match=r"cannot write .*run: it can only be read"):
+        ingest(path, tmp_path / "run")
