@@ -6,6 +6,7 @@ about, and vectors are memory-mapped.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ __all__ = [
     "as_lists",
     "as_matrix",
     "id_hashes",
+    "read_extra",
     "target_side",
 ]
 
@@ -47,6 +49,12 @@ def as_matrix(column: pa.ChunkedArray) -> NDArray[Any]:
     width = column.type.list_size
     pieces = [chunk.flatten().to_numpy().reshape(-1, width) for chunk in column.chunks]
     return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+
+
+def read_extra(text: str) -> dict[str, Any]:
+    """The further columns of a row, from the column `extra`; NaN and infinities are None."""
+    extra: dict[str, Any] = json.loads(text, parse_constant=lambda _: None)
+    return extra
 
 
 class _Parts:

@@ -134,14 +134,20 @@ class RunDirectory:
         """Hold the run against a second job; the operating system frees it when we die.
 
         In object storage it is a heartbeat lock: renewed every 15 s, taken over after 60 s without
-        renewal.
+        renewal. RunDirectoryError for a place that cannot be a run.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(self.path / ".lock", timeout=0)
         try:
+            self.path.mkdir(parents=True, exist_ok=True)
             lock.acquire()
         except filelock.Timeout:
             raise RunDirectoryError(_in_use(self)) from None
+        except OSError as error:
+            is_file = isinstance(error, FileExistsError | NotADirectoryError)
+            why = "a file is in its place" if is_file else error.strerror
+            raise RunDirectoryError(
+                f"{self} cannot be a run directory: {why}; choose another --run-dir"
+            ) from None
         try:
             with _touched(self) if storage.uri_of(self.path) else nullcontext():
                 yield

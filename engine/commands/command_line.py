@@ -1,6 +1,7 @@
 """The command line that all jobs share: a config file or a finished run, overrides, exit codes.
 
     0 done        1 internal error        2 bad input or settings
+    130 ended by Ctrl-C                   143 ended by SIGTERM
 
 The last line on stdout is one JSON object; everything else goes to stderr. Errors, logs and
 tracebacks can quote a corpus or a model, so they are made fit for a terminal first.
@@ -25,6 +26,7 @@ from engine.errors import EngineError, LeakError, SettingsError
 from engine.spelling import closest
 from engine.storage import is_remote
 from engine.terminal.called import as_called, called
+from engine.terminal.ends import Terminated, terminable
 from engine.terminal.progress import printable, say_error, speak
 
 __all__ = ["Arguments", "RunArguments", "main", "main_of_run", "run_job"]
@@ -111,7 +113,8 @@ def run_job(job: Callable[[], dict[str, Any]], argv: Sequence[str] | None) -> in
         os.environ.setdefault("DATASETS_VERBOSITY", "error")
     with speak(quiet=quiet, json_logs=json_logs):
         try:
-            result = job()
+            with terminable():
+                result = job()
         except EngineError as error:
             said = _one_line(error)
             kind = type(error).__name__
@@ -123,6 +126,10 @@ def run_job(job: Callable[[], dict[str, Any]], argv: Sequence[str] | None) -> in
             said = "interrupted; the same command goes on where this one stopped"
             say_error(said, "interrupted", exit_code=130)
             return 130
+        except Terminated:
+            said = "stopped by SIGTERM; the same command goes on where this one stopped"
+            say_error(said, "terminated", exit_code=143)
+            return 143
         except Exception as error:
             told = traceback.format_exc()
             say_error(

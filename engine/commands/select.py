@@ -22,6 +22,7 @@ FLAGS = {"until STAGE": f"stop after this stage: {STAGES}"}
 
 def select(arguments: Arguments) -> dict[str, Any]:
     """Run the pipeline; returns the headline of its report."""
+    from engine.artifacts.files import shown
     from engine.stages.pipeline import run
     from engine.terminal.progress import say
 
@@ -34,7 +35,11 @@ def select(arguments: Arguments) -> dict[str, Any]:
     report = directory.artifact("8-report")
     if report is None or arguments.until is not None:
         return {"run_dir": str(directory)}
-    headline = report.counts
+    # by where they lie now: a finished run may have been moved
+    selected = directory.artifact("7-selection")
+    assert selected is not None, "a report is made of a selection"
+    files = {"subset": selected.path("subset"), "report": report.path("report")}
+    headline = {**report.counts, **{name: shown(path) for name, path in files.items()}}
     say(f"\n{headline['verdict']}\nsubset: {headline['subset']}\nreport: {headline['report']}")
     return {"run_dir": str(directory), **headline}
 

@@ -130,7 +130,7 @@ class CorpusConfig(Section):
         description="file, directory, or glob, also as s3://... or gs://..., or hf:NAME of a "
         "Hugging Face dataset; or a list of them"
     )
-    format: Literal["auto", "parquet", "jsonl", "json", "csv", "huggingface"] = Field(
+    format: Literal["auto", "parquet", "arrow", "jsonl", "json", "csv", "huggingface"] = Field(
         "auto", description="auto: by the names of the files"
     )
     name: str | None = Field(None, description="configuration name of a Hugging Face dataset")
@@ -147,4 +147,25 @@ class CorpusConfig(Section):
     )
     on_bad_row: Literal["quarantine", "stop"] = Field(
         "quarantine", description="what one bad row does: go to the quarantine, or stop the job"
+    )
+    equal_ids: Literal["quarantine", "rename"] = Field(
+        "quarantine",
+        description="other rows under an id that came before, as files have that count from 0: "
+        "set them aside, or give them the id ID@HASH",
+    )
+    max_bad_share: float = Field(
+        0.5, ge=0, le=1, description="the job stops where a larger share of the rows is bad"
+    )
+    reasoning: Literal["read", "skip"] = Field(
+        "read",
+        description="whether encoders and teachers read the reasoning of a conversation "
+        "(reasoning_content, <think>); it stays in the data",
+    )
+    media: Literal["keep", "refuse"] = Field(
+        "keep",
+        description="rows with images, audio or video, of which only the text is read: keep and "
+        "count them, or refuse them",
+    )
+    preference: Literal["refuse", "chosen"] = Field(
+        "refuse", description="rows of chosen and rejected answers: chosen takes that one"
     )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+import re
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from engine.config.base import Execution, NameOf, Section
 from engine.config.facts import OBJECTIVES
@@ -158,6 +159,16 @@ class SelectionConfig(OwnSettings):
                 f"few rows to select from, got {self.second_look:g}"
             )
         return self
+
+    @field_validator("budget", mode="before")
+    @classmethod
+    def _check_kind_of_budget(cls, budget: Any) -> Any:
+        share = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*%\s*", str(budget))
+        if share:
+            raise ValueError(f"a share is a number: write {float(share[1]) / 100:g}")
+        if isinstance(budget, bool):
+            raise ValueError("must be a share (0.3) or a whole number of rows (500), got a boolean")
+        return budget
 
     @model_validator(mode="after")
     def _check_budget(self) -> SelectionConfig:

@@ -1,5 +1,8 @@
 """Deduplicate: of the rows with one id the first stays, the others are rejected.
 
+Files that count their rows from 0 have the same ids for other rows. If asked to, a row whose id is
+another row's stays, under the id `ID@HASH` with eight digits of its content key.
+
 For new rows of a finished run the rows of the run come first: the same row again is passed over,
 another one under its id is rejected.
 """
@@ -9,7 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -20,13 +23,29 @@ from numpy.typing import NDArray
 from engine.artifacts.files import atomic_path, read_table
 from engine.corpus.tables import EXCERPT_CHARACTERS, REJECTED
 
-__all__ = ["find_duplicates", "rows_at"]
+__all__ = ["Repeated", "find_duplicates", "rows_at"]
+
+
+class Repeated(NamedTuple):
+    """What becomes of rows whose id occurs before, by number of their file.
+
+    Attributes:
+        dropped: positions of those that go.
+        renamed: position and new id of those that stay.
+    """
+
+    dropped: dict[int, list[int]]
+    renamed: dict[int, dict[int, str]]
 
 
 def find_duplicates(
-    files: Sequence[Path], offsets: Sequence[int], path: Path, known: Sequence[Path] = ()
-) -> dict[int, list[int]]:
-    """Rows to drop, by file: all but the first of each id. Writes them as rejections too.
+    files: Sequence[Path],
+    offsets: Sequence[int],
+    path: Path,
+    known: Sequence[Path] = (),
+    rename: bool = False,
+) -> Repeated:
+    """Of the rows with one id all but the first. Writes those to drop as rejections too.
 
     `known` are tables of rows that come before all of these; the very same row again is dropped
     without being rejected. Memory: 8 bytes a row for the hashes, and the ids of the rows whose hash
@@ -39,6 +58,7 @@ def find_duplicates(
     in_run = [starts[i] + positions_of[file] for i, file in enumerate(files) if first_of]
     suspects = np.unique(np.concatenate([_repeated(np.concatenate(hashes)), *in_run]))
     dropped: dict[int, list[int]] = {}
+    renamed: dict[int, dict[int, str]] = {}
     rejections = []
     for number, file in enumerate(files):
         inside = suspects[(suspects >= starts[number]) & (suspects < starts[number + 1])]
@@ -48,13 +68,18 @@ def find_duplicates(
         for position, row in zip(positions.tolist(), rows_at(file, positions), strict=True):
             row["line"] += offsets[number]
             first = first_of.setdefault(row["id"], row)
+            if rename and row["key"] != first["key"] and not first.get("known"):
+                row["id"] = f"{row['id']}@{row['key'][:8]}"
+                first = first_of.setdefault(row["id"], row)
+                if first is row:
+                    renamed.setdefault(number, {})[position] = row["id"]
             if first is not row:
                 dropped.setdefault(number, []).append(position)
                 if not (first.get("known") and row["key"] == first["key"]):
                     rejections.append(_duplicate(row, first))
     with atomic_path(path) as temporary:
         pq.write_table(pa.Table.from_pylist(rejections, schema=REJECTED), temporary)
-    return dropped
+    return Repeated(dropped, renamed)
 
 
 def _known_rows(files: Sequence[Path], known: Sequence[Path]) -> dict[str, dict[str, Any]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import datetime
 import json
-import math
 from typing import Any
 
 __all__ = ["extra_as_json"]
@@ -14,19 +13,22 @@ __all__ = ["extra_as_json"]
 def extra_as_json(extra: dict[str, Any]) -> str:
     """The extra columns of a row as one JSON object, in their own order, for ingest.
 
-    What JSON has no form for: NaN and infinities become null; dates, times and datetimes their
-    ISO 8601 text; bytes base64; numpy scalars and arrays the number or list they hold; anything
-    else (Decimal, UUID, timedelta) its str(). Keys become text. Never raises.
+    What JSON has no form for: NaN and infinities are the words NaN and Infinity, as Python reads
+    them; dates, times and datetimes their ISO 8601 text; durations their seconds; bytes base64;
+    numpy scalars and arrays the number or list they hold; anything else (Decimal, UUID) its str().
+    Keys become text. Never raises.
     """
     try:
         return _ENCODER.encode(extra)
-    except (ValueError, TypeError):  # a NaN, or a key that is no text: rare, so looked for late
+    except (ValueError, TypeError):  # a key that is no text: rare, so looked for late
         return _ENCODER.encode(_plain(extra))
 
 
 def _without_json_form(value: Any) -> Any:
     if isinstance(value, (datetime.date, datetime.time)):  # a datetime is a date
         return value.isoformat()
+    if isinstance(value, datetime.timedelta):
+        return value.total_seconds()
     if isinstance(value, (bytes, bytearray, memoryview)):
         return base64.b64encode(value).decode("ascii")
     if hasattr(value, "tolist"):  # numpy arrays and scalars
@@ -39,11 +41,9 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(inner) for inner in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if value is None or isinstance(value, (str, int)):
+    if value is None or isinstance(value, (str, int, float)):
         return value
     return _plain(_without_json_form(value))
 
 
-_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=_without_json_form)
+_ENCODER = json.JSONEncoder(ensure_ascii=False, default=_without_json_form)

@@ -12,13 +12,14 @@ import pyarrow.parquet as pq
 
 from engine.artifacts.files import atomic_path, digest, read_table
 from engine.artifacts.parts import Part
+from engine.artifacts.typed_columns import source_types, with_source_types
 from engine.config import Execution
 from engine.corpus.tables import ROWS, Side
 from engine.runtime.executor import Executor, Partition, PartitionWorker
 
 __all__ = ["lay_out"]
 
-CODE_VERSION = 1
+CODE_VERSION = 2
 PARTS_AIMED_AT = 256
 SMALLEST_PART, LARGEST_PART = 256, 16384
 
@@ -46,7 +47,11 @@ def _lay_out_partitions(side: Side) -> list[Partition]:
     num_rows = int(starts[-1])
     size = _rows_per_part(num_rows)
     contents = digest(
-        CODE_VERSION, [p.sha256 for p in side.parts], side.offsets, sorted(side.dropped.items())
+        CODE_VERSION,
+        [p.sha256 for p in side.parts],
+        side.offsets,
+        sorted(side.dropped.items()),
+        sorted((i, sorted(ids.items())) for i, ids in side.renamed.items()),
     )
     partitions = []
     for number, start in enumerate(range(0, num_rows, size)):
@@ -56,6 +61,7 @@ def _lay_out_partitions(side: Side) -> list[Partition]:
                 "file": str(side.files[i]),
                 "offset": side.offsets[i],
                 "dropped": side.dropped.get(i, []),
+                "renamed": sorted(side.renamed.get(i, {}).items()),
                 "start": max(start - int(starts[i]), 0),
                 "stop": min(stop - int(starts[i]), side.kept[i]),
             }
@@ -77,18 +83,32 @@ class LayOutWorker(PartitionWorker):
 
     def write(self, payload: Mapping[str, Any], path: Path) -> tuple[int, dict[str, float]]:
         pieces = [_surviving(**source) for source in payload["sources"]]
-        table = pa.concat_tables(pieces).combine_chunks()
+        types = source_types([piece.schema for piece in pieces])
+        table = pa.concat_tables([piece.replace_schema_metadata(None) for piece in pieces])
+        table = table.combine_chunks().cast(with_source_types(ROWS, types))
         with atomic_path(path) as temporary:
             pq.write_table(table, temporary)
         return len(table), {}
 
 
-def _surviving(file: str, offset: int, dropped: list[int], start: int, stop: int) -> pa.Table:
+def _surviving(
+    file: str,
+    offset: int,
+    dropped: list[int],
+    renamed: Sequence[tuple[int, str]],
+    start: int,
+    stop: int,
+) -> pa.Table:
     table = read_table(Path(file), columns=ROWS.names)
+    if renamed:
+        ids = table["id"].to_pylist()
+        for position, name in renamed:
+            ids[position] = name
+        table = table.set_column(0, "id", pa.array(ids, pa.string()))
     if dropped:
         mask = np.ones(len(table), dtype=bool)
         mask[dropped] = False
         table = table.filter(pa.array(mask))
     table = table.slice(start, stop - start)
     lines = pa.array(table["line"].to_numpy() + offset)
-    return table.set_column(table.column_names.index("line"), "line", lines).cast(ROWS)
+    return table.set_column(table.column_names.index("line"), "line", lines)

@@ -1,7 +1,8 @@
 """From CorpusConfig.path to the data files that it means, in a fixed order.
 
 A file that is named must be there and hold rows. A directory is searched, all the way down, for
-the endings in ENDINGS (`.gz` behind those of text); names that start with a dot or an underscore
+the endings in ENDINGS (behind those of text also .gz, .zst, .bz2 or .xz); a saved dataset in it is
+read as one; names that start with a dot or an underscore
 (_SUCCESS, .cache) and the metadata files of Hugging Face are passed over. Addresses such as
 s3://bucket/rows/*.parquet mean the same in object storage.
 """
@@ -18,18 +19,27 @@ from engine.config import CorpusConfig
 from engine.errors import InputError
 from engine.storage import find, is_remote
 
-__all__ = ["ENDINGS", "HUB_PREFIX", "DataFile", "find_files"]
+__all__ = ["ENDINGS", "HUB_PREFIX", "DataFile", "find_files", "unread_files"]
 
 HUB_PREFIX = "hf:"
 ENDINGS = {
     ".parquet": "parquet",
+    ".arrow": "arrow",
+    ".feather": "arrow",
+    ".ipc": "arrow",
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
     ".json": "json",
     ".csv": "csv",
+    ".tsv": "csv",
 }
+_PACKED = (".gz", ".zst", ".bz2", ".xz")
+_BINARY = ("parquet", "arrow")
 _SAVED_DATASET = ("dataset_info.json", "state.json")
 _SAVED_SPLITS = "dataset_dict.json"
+# What lies beside data and is none.
+_NO_DATA = frozenset((".md", ".rst", ".py", ".yaml", ".yml", ".toml", ".lock", ".sha256", ".md5"))
+_NO_NAMES = frozenset(("README", "LICENSE", "LICENCE", "NOTICE", "CHANGELOG", "MANIFEST"))
 _METADATA = frozenset((*_SAVED_DATASET, _SAVED_SPLITS, "dataset_infos.json"))
 
 
@@ -39,7 +49,7 @@ class DataFile:
 
     Attributes:
         path: as the user wrote it, or below the directory that the user wrote.
-        format: parquet, jsonl, json, csv or huggingface.
+        format: parquet, arrow, jsonl, json, csv or huggingface.
         named: the user named this file: empty is an error, not an empty part of a data set.
     """
 
@@ -152,9 +162,27 @@ def _search(directory: str, format: str) -> list[DataFile]:
     raise InputError(_no_data(directory, format, sum(1 for _ in _walk(directory))))
 
 
+def unread_files(config: CorpusConfig) -> list[str]:
+    """Files in the corpus's own directories that are passed over, though they may hold rows."""
+    patterns = (config.path,) if isinstance(config.path, str) else config.path
+    folders = [str(Path(p).expanduser()) for p in patterns if not is_remote(p)]
+    return [
+        path
+        for folder in folders
+        if Path(folder).is_dir() and not _is_saved_dataset(folder)
+        for path in sorted(_walk(folder))
+        if not (known := _format_of(path)) or config.format not in ("auto", known)
+        if Path(path.lower()).suffix not in _NO_DATA and Path(path).name.upper() not in _NO_NAMES
+    ]
+
+
 def _walk(directory: str) -> Iterator[str]:
+    """Files below a directory, and saved datasets, which are folders."""
     for folder, subfolders, names in os.walk(directory):
-        subfolders[:] = [name for name in subfolders if not _is_hidden(name)]
+        below = [name for name in subfolders if not _is_hidden(name)]
+        saved = [name for name in below if _is_saved_dataset(str(Path(folder, name)))]
+        subfolders[:] = [name for name in below if name not in saved]
+        yield from (str(Path(folder, name)) for name in saved)
         for name in names:
             if not _is_hidden(name) and name not in _METADATA:
                 yield str(Path(folder, name))
@@ -170,8 +198,10 @@ def _is_saved_dataset(directory: str) -> bool:
 
 
 def _format_of(path: str) -> str | None:
+    if not is_remote(path) and Path(path).is_dir():
+        return "huggingface" if _is_saved_dataset(path) else None
     name = Path(path.lower())
-    if name.suffix == ".gz":
-        zipped = ENDINGS.get(name.with_suffix("").suffix)
-        return None if zipped == "parquet" else zipped
+    if name.suffix in _PACKED:
+        packed = ENDINGS.get(name.with_suffix("").suffix)
+        return None if packed in _BINARY else packed
     return ENDINGS.get(name.suffix)

@@ -2,8 +2,8 @@
 
 `list_slices` cuts a corpus into slices and raises InputError for whole files that are of no use;
 `read_slice` reads one of them, on any worker, and never raises for a bad row: the record says what
-is wrong with it. Formats: parquet, JSON lines, JSON arrays, CSV (these three also as .gz), and
-Hugging Face datasets.
+is wrong with it. Formats: parquet, Arrow (feather), JSON lines, JSON arrays, CSV and TSV
+(these also packed by gzip, zstd, bzip2 or xz), and Hugging Face datasets.
 """
 
 from __future__ import annotations
@@ -17,12 +17,21 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from engine.artifacts.typed_columns import values_of
 from engine.config import CorpusConfig
+from engine.corpus.arrow_files import arrow_batches, schema_of
 from engine.corpus.hub_datasets import load_dataset
 from engine.corpus.json_arrays import iterate_array
 from engine.corpus.problems import kind_of
 from engine.corpus.slices import SourceSlice, line_offsets, list_slices
-from engine.corpus.text_files import BOM, is_escaped, open_bytes, open_file, open_text
+from engine.corpus.text_files import (
+    BOM,
+    delimiter_of,
+    is_escaped,
+    open_bytes,
+    open_file,
+    open_text,
+)
 from engine.errors import InputError
 
 __all__ = [
@@ -38,8 +47,18 @@ __all__ = [
 
 _ROWS_PER_BATCH = 1024
 
-# A row as the formats yield it: its columns, or what is wrong with it; a blank line has neither.
-_Row = tuple[dict[str, Any] | None, str | None]
+_EXCERPT_CHARACTERS = 2000
+
+
+class _Bad(NamedTuple):
+    """What is wrong with a row, and the text that it was to be read from."""
+
+    reason: str
+    source: str = ""
+
+
+# A row as the formats yield it: its columns, or what is wrong with it; None is a blank line.
+_Row = dict[str, Any] | _Bad | None
 
 
 class Location(NamedTuple):
@@ -56,11 +75,15 @@ class Location(NamedTuple):
 
 
 class Record(NamedTuple):
-    """A row as it was read: `values` holds all its columns, or `problem` says why not."""
+    """A row as it was read: `values` holds all its columns, or `problem` says why not.
+
+    `source` is the text of a row that cannot be read, as far as there is one.
+    """
 
     location: Location
     values: dict[str, Any] | None
     problem: str | None
+    source: str = ""
 
 
 class SliceReader:
@@ -79,10 +102,20 @@ class SliceReader:
     def __iter__(self) -> Iterator[Record]:
         self.num_lines = 0
         path, before = self._slice.path, self._slice.rows_before
-        for values, problem in _READERS[self._slice.format](self._slice, self._config):
+        for row in _READERS[self._slice.format](self._slice, self._config):
             self.num_lines += 1
-            if values is not None or problem is not None:
-                yield Record(Location(path, before + self.num_lines), values, problem)
+            if isinstance(row, _Bad):
+                yield Record(Location(path, before + self.num_lines), None, *row)
+            elif row is not None:
+                yield Record(Location(path, before + self.num_lines), row, None)
+
+    @property
+    def types(self) -> pa.Schema | None:
+        """The columns with their types, where the format has types."""
+        part, config = self._slice, self._config
+        if part.format == "huggingface":
+            return load_dataset(part.path, config.name, config.split).data.schema
+        return schema_of(part.path) if part.format in ("parquet", "arrow") else None
 
 
 def read_slice(part: SourceSlice, config: CorpusConfig) -> SliceReader:
@@ -115,46 +148,53 @@ def _lines(part: SourceSlice) -> Iterator[bytes]:
 
 
 def _read_lines(part: SourceSlice, config: CorpusConfig) -> Iterator[_Row]:
-    is_first = part.start == 0
     for line in _lines(part):
-        if is_first:
-            line, is_first = line.removeprefix(BOM), False
-        yield (None, None) if not line or line.isspace() else _read_line(line)
+        line = line.removeprefix(BOM)  # joined files have one in the middle
+        yield None if not line or line.isspace() else _read_line(line)
 
 
 def _read_line(line: bytes) -> _Row:
+    value = _parsed_line(line)
+    if isinstance(value, _Bad):
+        text = line[: 4 * _EXCERPT_CHARACTERS].decode("utf-8", "backslashreplace")
+        return value._replace(source=text.strip()[:_EXCERPT_CHARACTERS])
+    return value
+
+
+def _parsed_line(line: bytes) -> _Row:
     try:
         text = line.decode()
         value = json.loads(text)
     except UnicodeDecodeError as error:
         byte, position = line[error.start], error.start + 1
-        return None, f"not valid UTF-8: byte 0x{byte:02X} at position {position}"
+        return _Bad(f"not valid UTF-8: byte 0x{byte:02X} at position {position}")
     except json.JSONDecodeError as error:
-        return None, f"not valid JSON: {error.msg.removesuffix(' at')} at column {error.colno}"
+        return _Bad(f"not valid JSON: {error.msg.removesuffix(' at')} at column {error.colno}")
     except RecursionError:
-        return None, "not valid JSON: nested too deeply"
+        return _Bad("not valid JSON: nested too deeply")
     except ValueError as error:  # a number of more digits than Python converts
-        return None, f"not valid JSON: {error}"
+        return _Bad(f"not valid JSON: {error}")
     return _checked(value, text)
 
 
 def _checked(value: Any, source: str) -> _Row:
     if not isinstance(value, dict):
-        return None, f"a JSON object was expected, got {kind_of(value)}"
+        excerpt = source[:_EXCERPT_CHARACTERS]
+        return _Bad(f"a JSON object was expected, got {kind_of(value)}", excerpt)
     if "\\ud" in source or "\\uD" in source:  # else no escape can have made half a character
         try:
             json.dumps(value, ensure_ascii=False).encode()
         except UnicodeEncodeError as error:
             half = f"\\u{ord(error.object[error.start]):04x}"
-            return None, f"lone surrogate {half}: half a character, not valid text"
-    return value, None
+            return _Bad(f"lone surrogate {half}: half a character, not valid text")
+    return value
 
 
 def _read_array(part: SourceSlice, config: CorpusConfig) -> Iterator[_Row]:
     with open_text(part.path) as file:
         try:
             for value, source in iterate_array(file):
-                yield (None, "not valid UTF-8") if is_escaped(source) else _checked(value, source)
+                yield _Bad("not valid UTF-8") if is_escaped(source) else _checked(value, source)
         except ValueError as error:
             raise InputError(f"{part.path} is not a valid JSON array: {error}") from None
 
@@ -162,7 +202,7 @@ def _read_array(part: SourceSlice, config: CorpusConfig) -> Iterator[_Row]:
 def _read_csv(part: SourceSlice, config: CorpusConfig) -> Iterator[_Row]:
     csv.field_size_limit(sys.maxsize)  # process-wide, and the default is 128 KiB
     with open_text(part.path) as file:
-        rows = csv.reader(file, strict=True)
+        rows = csv.reader(file, strict=True, delimiter=delimiter_of(part.path))
         header = next(row for row in rows if row)
         while True:
             line = rows.line_num + 1
@@ -171,7 +211,7 @@ def _read_csv(part: SourceSlice, config: CorpusConfig) -> Iterator[_Row]:
             except StopIteration:
                 return
             except csv.Error as error:
-                yield None, f"not valid CSV: {error} (the row starts at line {line})"
+                yield _Bad(f"not valid CSV: {error} (the row starts at line {line})")
                 continue
             if fields:
                 yield _csv_row(header, fields)
@@ -179,10 +219,12 @@ def _read_csv(part: SourceSlice, config: CorpusConfig) -> Iterator[_Row]:
 
 def _csv_row(header: list[str], fields: list[str]) -> _Row:
     if len(fields) != len(header):
-        return None, f"{len(header)} fields were expected, got {len(fields)}"
+        shown = ",".join(fields).encode("utf-8", "backslashreplace").decode()
+        problem = f"{len(header)} fields were expected, got {len(fields)}"
+        return _Bad(problem, shown[:_EXCERPT_CHARACTERS])
     if any(is_escaped(field) for field in fields):
-        return None, "not valid UTF-8"
-    return dict(zip(header, fields, strict=True)), None
+        return _Bad("not valid UTF-8")
+    return dict(zip(header, fields, strict=True))
 
 
 def _read_parquet(part: SourceSlice, config: CorpusConfig) -> Iterator[_Row]:
@@ -195,6 +237,15 @@ def _read_parquet(part: SourceSlice, config: CorpusConfig) -> Iterator[_Row]:
     except (pa.ArrowException, OSError) as error:
         reason = str(error).split("\n")[0]
         raise InputError(f"truncated or corrupt parquet: {part.path} ({reason})") from None
+
+
+def _read_arrow(part: SourceSlice, config: CorpusConfig) -> Iterator[_Row]:
+    try:
+        for batch in arrow_batches(part.path, part.start, part.stop):
+            yield from _read_batch(batch)
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).split("\n")[0]
+        raise InputError(f"truncated or corrupt Arrow file: {part.path} ({reason})") from None
 
 
 def _read_dataset(part: SourceSlice, config: CorpusConfig) -> Iterator[_Row]:
@@ -214,30 +265,31 @@ def _read_batch(batch: Any) -> Iterator[_Row]:
         yield from (_read_cells(batch, i) for i in range(batch.num_rows))
         return
     for cells in zip(*columns, strict=True):
-        yield dict(zip(names, cells, strict=True)), None
+        yield dict(zip(names, cells, strict=True))
 
 
 def _column_values(column: Any) -> list[Any]:
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
         # Four times as fast as to_pylist.
         return list(column.to_numpy(zero_copy_only=False))
-    return list(column.to_pylist())
+    return values_of(column)
 
 
 def _read_cells(batch: Any, row: int) -> _Row:
     values: dict[str, Any] = {}
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
         try:
-            values[name] = column[row].as_py()
+            (values[name],) = values_of(column.slice(row, 1))
         except UnicodeDecodeError:
-            return None, f"not valid UTF-8 in column {name}"
+            return _Bad(f"not valid UTF-8 in column {name}")
         except (ValueError, OverflowError) as error:
-            return None, f"column {name} cannot be read: {error}"
-    return values, None
+            return _Bad(f"column {name} cannot be read: {error}")
+    return values
 
 
 _READERS: dict[str, Callable[[SourceSlice, CorpusConfig], Iterator[_Row]]] = {
     "parquet": _read_parquet,
+    "arrow": _read_arrow,
     "jsonl": _read_lines,
     "json": _read_array,
     "csv": _read_csv,

@@ -16,16 +16,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from engine.config import CorpusConfig
+from engine.corpus.arrow_files import PARQUET_MAGIC, outline
 from engine.corpus.hub_datasets import load_dataset
 from engine.corpus.paths import HUB_PREFIX, DataFile, find_files
-from engine.corpus.schema import explain_missing_columns
+from engine.corpus.schema import explain_missing_columns, rules_of
 from engine.corpus.text_files import (
     check_opening,
+    delimiter_of,
     is_escaped,
-    is_gzip,
     looks_like,
     open_file,
     open_text,
+    packing_of,
     size_of,
     text_layout,
 )
@@ -35,6 +37,7 @@ from engine.storage import is_remote
 __all__ = ["SourceSlice", "line_offsets", "list_slices"]
 
 SLICE_BYTES = 16 * 2**20
+_RELATIVE = ("jsonl", "arrow")
 
 
 @dataclass(frozen=True)
@@ -42,12 +45,13 @@ class SourceSlice:
     """One part of a corpus that a worker reads alone; `dataclasses.asdict` is JSON.
 
     Attributes:
-        format: parquet, jsonl, json (an array), csv or huggingface.
+        format: parquet, arrow, jsonl, json (an array), csv or huggingface.
         path: absolute, an address in object storage, or hf:NAME.
-        start, stop: bytes of jsonl (both at the start of a line), row groups of parquet, rows of
-            huggingface; 0 and None where the whole file is one slice (json, csv, gz).
-        rows_before: rows of the file before this slice; 0 for jsonl, where only reading tells:
-            see `line_offsets`.
+        start, stop: bytes of jsonl (both at the start of a line), row groups of parquet, record
+            batches of arrow, rows of huggingface; 0 and None where the whole file is one slice
+            (json, csv, packed files, Arrow streams).
+        rows_before: rows of the file before this slice; 0 for jsonl and arrow, where only reading
+            tells: see `line_offsets`.
     """
 
     format: str
@@ -81,11 +85,11 @@ def line_offsets(slices: Sequence[SourceSlice], num_lines: Sequence[int]) -> lis
     """What to add to the line numbers of each slice to make them those of its file.
 
     `num_lines` holds, slice by slice, `SliceReader.num_lines` after reading (or `count_lines`).
-    It is 0 for every format but jsonl, whose slices cannot know how many lines come before them.
+    It is 0 for every format but jsonl and arrow, whose slices cannot know what comes before them.
     """
     offsets, lines_so_far = [], dict[str, int]()
     for part, count in zip(slices, num_lines, strict=True):
-        is_relative = part.format == "jsonl"
+        is_relative = part.format in _RELATIVE
         offsets.append(lines_so_far.get(part.path, 0) if is_relative else 0)
         lines_so_far[part.path] = lines_so_far.get(part.path, 0) + count
     return offsets
@@ -118,12 +122,31 @@ def _list_parquet(path: str, config: CorpusConfig, slice_bytes: int) -> list[Sou
     return slices
 
 
+def _list_arrow(path: str, config: CorpusConfig, slice_bytes: int) -> list[SourceSlice]:
+    if not size_of(path):
+        raise InputError(f"not an Arrow file: {path} (0 bytes)")
+    try:
+        columns, num_batches, has_rows = outline(path)
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"truncated or corrupt Arrow file: {path} ({_sentence(error)})") from None
+    _check_columns(columns, config, path)
+    if not has_rows:
+        return []
+    if num_batches is None:
+        return [_slice("arrow", path)]
+    step = max(1, num_batches * slice_bytes // size_of(path))
+    return [
+        _slice("arrow", path, start, min(start + step, num_batches))
+        for start in range(0, num_batches, step)
+    ]
+
+
 def _check_magic(path: str) -> None:
     if not size_of(path):
         raise InputError(f"not a parquet file: {path} (0 bytes)")
     with open_file(path) as file:
         opening = file.read(64)
-    if opening.startswith(b"PAR1"):
+    if opening.startswith(PARQUET_MAGIC):
         return
     name, advice = looks_like(opening) or ("another format", "rename it or set format:")
     raise InputError(
@@ -138,9 +161,10 @@ def _list_json(path: str, config: CorpusConfig, slice_bytes: int) -> list[Source
     layout = text_layout(path)
     if layout == "empty":
         return []
-    if layout == "json" and not is_gzip(path):
+    is_packed = packing_of(path) is not None
+    if layout == "json" and not is_packed:
         _check_last_bracket(path)
-    if layout == "json" or is_gzip(path):
+    if layout == "json" or is_packed:
         return [_slice(layout, path)]
     cuts = _line_cuts(path, slice_bytes)
     ends = [*cuts[1:], size_of(path)]
@@ -180,7 +204,7 @@ def _list_csv(path: str, config: CorpusConfig, slice_bytes: int) -> list[SourceS
     header: list[str] = []
     csv.field_size_limit(sys.maxsize)  # process-wide, and the default is 128 KiB
     with open_text(path) as file:
-        rows = csv.reader(file, strict=True)
+        rows = csv.reader(file, strict=True, delimiter=delimiter_of(path))
         try:
             header = next((row for row in rows if row), [])
             has_rows = any(rows)
@@ -212,7 +236,7 @@ def _list_dataset(path: str, config: CorpusConfig, slice_bytes: int) -> list[Sou
 
 def _check_columns(found: Collection[str], config: CorpusConfig, path: str) -> None:
     ours: dict[str, str] = {str(name): theirs for name, theirs in config.columns.items()}
-    problem = explain_missing_columns(found, ours)
+    problem = explain_missing_columns(found, ours, rules_of(config))
     if problem:
         raise InputError(f"{path}: {problem}")
 
@@ -235,6 +259,7 @@ def _sentence(error: Any) -> str:
 
 _LISTERS: dict[str, Callable[[str, CorpusConfig, int], list[SourceSlice]]] = {
     "parquet": _list_parquet,
+    "arrow": _list_arrow,
     "jsonl": _list_json,
     "json": _list_json,
     "csv": _list_csv,

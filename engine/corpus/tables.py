@@ -58,6 +58,7 @@ class Side:
         offsets: what to add to the line numbers of each.
         duplicates: file with the rejections of rows that repeat an id.
         dropped: positions of those rows, by number of the parsed file.
+        renamed: new ids of rows whose id another row has, by position, likewise.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Side:
     offsets: list[int]
     duplicates: Path
     dropped: dict[int, list[int]]
+    renamed: dict[int, dict[int, str]]
 
     @property
     def usage(self) -> dict[str, float]:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
 import json
+import lzma
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
+
+import pyarrow as pa
 
 from engine.errors import InputError
 from engine.storage import is_remote, open_input, remote_size
@@ -17,12 +21,13 @@ from engine.storage import is_remote, open_input, remote_size
 __all__ = [
     "BOM",
     "check_opening",
+    "delimiter_of",
     "is_escaped",
-    "is_gzip",
     "looks_like",
     "open_bytes",
     "open_file",
     "open_text",
+    "packing_of",
     "size_of",
     "text_layout",
 ]
@@ -31,9 +36,8 @@ BOM = b"\xef\xbb\xbf"
 _OPENING_BYTES = 2**20
 _SIGNATURES = (
     (b"PAR1", "parquet", "rename it or set format: parquet"),
-    (b"\x1f\x8b", "gzip", "rename it to end in .gz"),
     (b"PK\x03\x04", "a zip archive or a spreadsheet", "unpack it or export it as CSV"),
-    (b"ARROW1", "an Arrow file", "convert it to parquet"),
+    (b"ARROW1", "an Arrow file", "rename it or set format: arrow"),
     (b"\xff\xfe", "UTF-16 text", "save it as UTF-8"),
     (b"\xfe\xff", "UTF-16 text", "save it as UTF-8"),
     (b"version https://git-lfs", "a Git LFS pointer", "fetch the data with git lfs pull"),
@@ -57,23 +61,92 @@ def size_of(path: str) -> int:
     return remote_size(path) if is_remote(path) else Path(path).stat().st_size
 
 
-def is_gzip(path: str) -> bool:
-    """Whether a file is read through gzip: its name says so."""
-    return path.lower().endswith(".gz")
+def packing_of(path: str) -> str | None:
+    """How a file is packed, by its first bytes: gzip, zstd, bzip2, xz; None if it is not.
+
+    A file whose name says gzip is one, so that a broken one is told as such.
+    """
+    with open_file(path) as file:
+        opening = file.read(6)
+    found = (name for magic, name in _PACKINGS.items() if opening.startswith(magic))
+    return next(found, "gzip" if opening and path.lower().endswith(".gz") else None)
 
 
 @contextmanager
 def open_bytes(path: str) -> Iterator[BinaryIO]:
-    """A file's bytes, unzipped when its name ends in .gz. Raises InputError for a broken gzip."""
-    if not is_gzip(path):
+    """A file's bytes, unpacked if it is packed. Raises InputError for a broken one."""
+    packing = packing_of(path)
+    if packing is None:
         with open_file(path) as plain:
             yield plain
         return
     try:
-        with open_file(path) as packed, gzip.open(packed, "rb") as zipped:
-            yield cast(BinaryIO, zipped)
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise InputError(f"truncated or corrupt gzip: {path} ({error})") from None
+        with open_file(path) as packed, _UNPACKERS[packing](packed) as unpacked:
+            yield cast(BinaryIO, unpacked)
+    except _BROKEN as error:
+        if getattr(error, "errno", None) is not None:
+            raise
+        raise InputError(f"truncated or corrupt {packing}: {path} ({error})") from None
+
+
+class _Zstd(io.RawIOBase):
+    """An unpacked zstd file that can be read from the start again."""
+
+    def __init__(self, packed: BinaryIO) -> None:
+        self._packed = packed
+        self._position = 0
+        self._stream = self._opened()
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        assert (offset, whence) == (0, io.SEEK_SET), "packed files are one slice"
+        self._packed.seek(0)
+        self._stream, self._position = self._opened(), 0
+        return 0
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._stream.read(len(buffer))
+        buffer[: len(data)] = data
+        self._position += len(data)
+        return len(data)
+
+    def _opened(self) -> pa.CompressedInputStream:
+        return pa.CompressedInputStream(pa.PythonFile(_LeftOpen(self._packed), mode="r"), "zstd")
+
+
+class _LeftOpen:
+    """A file for Arrow, which closes what it has read."""
+
+    closed = False
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.read = file.read
+
+    def close(self) -> None:
+        """Whoever opened the file closes it."""
+
+
+_PACKINGS = {
+    b"\x1f\x8b": "gzip",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ\x00": "xz",
+}
+_UNPACKERS: dict[str, Callable[[BinaryIO], Any]] = {
+    "gzip": lambda packed: gzip.GzipFile(fileobj=packed),
+    "zstd": lambda packed: io.BufferedReader(_Zstd(packed), _OPENING_BYTES),
+    "bzip2": bz2.BZ2File,
+    "xz": lzma.LZMAFile,
+}
+_BROKEN = (EOFError, OSError, zlib.error, lzma.LZMAError, pa.ArrowException)
 
 
 @contextmanager
@@ -81,6 +154,11 @@ def open_text(path: str) -> Iterator[io.TextIOWrapper]:
     """A UTF-8 file as text; bytes that are not UTF-8 come out as lone surrogates DC80..DCFF."""
     with open_bytes(path) as raw:
         yield io.TextIOWrapper(raw, encoding="utf-8-sig", errors="surrogateescape", newline="")
+
+
+def delimiter_of(path: str) -> str:
+    """What stands between the fields of a table: a comma, in a .tsv a tab."""
+    return "\t" if ".tsv" in Path(path.lower()).suffixes else ","
 
 
 def is_escaped(text: str) -> bool:

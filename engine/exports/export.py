@@ -20,7 +20,7 @@ from engine.artifacts.files import (
 )
 from engine.artifacts.run_directory import Artifact, RunDirectory
 from engine.errors import RunDirectoryError, SettingsError
-from engine.exports.formats import DATASET_INFO, FORMATS, write_dataset, write_file
+from engine.exports.formats import FORMATS, dataset_info, write_dataset, write_file
 from engine.spelling import meant
 from engine.terminal.called import typed
 from engine.terminal.progress import say
@@ -66,12 +66,14 @@ def export(
     selection = _selection(run)
     path = RunDirectory.at(out).path  # a mirror, if it is an address
     _refuse_place(run, path, is_folder=form == "datasets")
+    columns: list[str] = []
     with disk_problems_told(path):
         if form == "datasets":
             counts = _export_folder(selection, path, overwrite)
         else:
-            counts = _export_file(selection, form, path, overwrite)
-        info = _tell_llama_factory(form, path)
+            named = _messages_column(run)
+            counts, columns = _export_file(selection, form, path, named, overwrite)
+        info = _tell_llama_factory(dataset_info(form, columns), path)
     _say_what_was_lost(form, counts)
     command = _COMMANDS[form].format(path=shown(path), folder=shown(path.parent), name=path.stem)
     say(f"{counts['rows']:,} rows in {shown(path)}; to train on them: {command}")
@@ -103,15 +105,25 @@ def _refuse_place(run: RunDirectory, path: Path, *, is_folder: bool) -> None:
         raise SettingsError(f"--out {shown(path)} is a file: a dataset is a folder")
 
 
-def _export_file(selection: Artifact, form: str, path: Path, overwrite: bool) -> dict[str, int]:
-    counts: dict[str, int] = {}
+def _messages_column(run: RunDirectory) -> str | None:
+    """The column of turns, where the settings name it and say of no instruction."""
+    corpus = run.artifact("1-corpus")
+    settings = {} if corpus is None else corpus.manifest.get("settings", {}).get("corpus", {})
+    columns: dict[str, str] = settings.get("columns", {})
+    return None if "instruction" in columns else columns.get("messages")
+
+
+def _export_file(
+    selection: Artifact, form: str, path: Path, messages: str | None, overwrite: bool
+) -> tuple[dict[str, int], list[str]]:
+    written: tuple[dict[str, int], list[str]] = {}, []
     with suppress(_UnchangedError), atomic_path(path) as temporary:
-        counts = write_file(selection, form, temporary)
+        written = write_file(selection, form, temporary, messages)
         if storage.exists(path):
             if file_sha256(path) == file_sha256(temporary):
                 raise _UnchangedError
             _refuse_other(path, overwrite)
-    return counts
+    return written
 
 
 def _export_folder(selection: Artifact, path: Path, overwrite: bool) -> dict[str, int]:
@@ -155,11 +167,11 @@ def _refuse_other(path: Path, overwrite: bool) -> None:
         )
 
 
-def _tell_llama_factory(form: str, path: Path) -> str | None:
+def _tell_llama_factory(told: dict[str, Any] | None, path: Path) -> str | None:
     """Name the file in dataset_info.json beside it; where another one lies, say what to add."""
-    if form not in DATASET_INFO:
+    if told is None:
         return None
-    entry = {path.stem: {"file_name": path.name, **DATASET_INFO[form]}}
+    entry = {path.stem: {"file_name": path.name, **told}}
     info = path.with_name("dataset_info.json")
     if not storage.exists(info):
         write_json(info, entry)
@@ -174,20 +186,35 @@ def _tell_llama_factory(form: str, path: Path) -> str | None:
     return None
 
 
+_LOST = {
+    "told_as_text": "{n} conversations have tools, or do not go from question to answer, which "
+    "{form} has no place for: earlier turns are text in the instruction; messages keeps them",
+    "with_history": "{n} rows have a system prompt or earlier turns in the columns system and "
+    "history, which LLaMA-Factory reads and Axolotl does not",
+    "turns_left_out": "{n} turns after a last answer are left out, since LLaMA-Factory skips rows "
+    "with them; messages keeps them",
+    "not_alternating": "{n} conversations do not alternate between user and assistant: "
+    "LLaMA-Factory skips those rows",
+    "developer_turns": "{n} developer turns are system turns there",
+    "calls_beside_text": "{n} turns have tool calls beside their text, which LLaMA-Factory does "
+    "not read; messages keeps them",
+    "parts_joined": "{n} contents of several parts are one text; messages keeps them apart",
+    "media_lost": "{n} images or the like lie in the turns themselves, with no address that {form} "
+    "could name; messages keeps them",
+}
+
+
 def _say_what_was_lost(form: str, counts: dict[str, int]) -> None:
-    if counts.get("told_as_text"):
-        say(
-            f"{counts['told_as_text']:,} conversations have more than a question and an answer, "
-            f"which {form} has no place for: earlier turns are text in the instruction; messages "
-            "and sharegpt keep them"
-        )
-    if counts.get("turns_left_out"):
-        say(
-            f"{counts['turns_left_out']:,} turns after a last answer are left out, since "
-            "LLaMA-Factory skips rows with them; messages keeps them"
-        )
-    if counts.get("not_alternating"):
-        say(
-            f"{counts['not_alternating']:,} conversations do not alternate between user and "
-            "assistant: LLaMA-Factory skips those rows"
-        )
+    for name, sentence in _LOST.items():
+        if counts.get(name):
+            say(sentence.format(n=f"{counts[name]:,}", form=form))
+    for name, number in counts.items():
+        what, _, key = name.partition("_")
+        if what in ("lost", "unread"):
+            fate = (
+                "has no place in alpaca"
+                if what == "lost"
+                else "is kept, but no key of LLaMA-Factory"
+            )
+            more = ": turns of weight 0 would be trained on" if key == "weight" else ""
+            say(f"the key {key} of turns, in {number:,} conversations, {fate}{more}")

@@ -6,7 +6,8 @@
     sharegpt         JSON lines {"conversations": [{"from", "value"}, ...]}: LLaMA-Factory, Axolotl
     alpaca           a JSON list of {"instruction", "input", "output"}: LLaMA-Factory, Axolotl
 
-Each is written by batches of rows; the memory does not grow with the subset.
+Turns keep all their keys, tools and images lie beside them. What a format has no place for, or its
+reader passes over, is counted. Each is written row by row: memory does not grow with the subset.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -25,42 +26,70 @@ import pyarrow.parquet as pq
 from engine import storage
 from engine.artifacts.files import file_sha256
 from engine.artifacts.run_directory import Artifact
-from engine.exports.rows import spoken
+from engine.corpus.conversations import read_conversation
+from engine.corpus.turns import called, read_turn
+from engine.exports.rows import Spoken, spoken
 
-__all__ = ["DATASET_INFO", "FORMATS", "write_dataset", "write_file"]
+__all__ = ["FORMATS", "dataset_info", "write_dataset", "write_file"]
 
 FORMATS = ("messages", "alpaca", "sharegpt", "datasets", "parquet", "jsonl")
+_ALWAYS_TOLD = ("rows", "conversations")
 _BATCH_ROWS = 1024
 _BUFFER_BYTES = 2**20
-_ROLES = {"System": "system", "User": "user", "Assistant": "assistant"}
-_SHAREGPT_ROLES = {"System": "system", "User": "human", "Assistant": "gpt"}
+_SHAREGPT_ROLES = {
+    "system": "system",
+    "developer": "system",
+    "user": "human",
+    "assistant": "gpt",
+    "tool": "observation",
+}
+_ASKING, _ANSWERING = ("human", "observation"), ("gpt", "function_call")
 
-# What LLaMA-Factory wants to know of a file, but for its name.
-DATASET_INFO: dict[str, dict[str, Any]] = {
+# What LLaMA-Factory wants to know of a file, but for its name and the columns that not all have.
+_DATASET_INFO: dict[str, dict[str, Any]] = {
     "alpaca": {"columns": {"prompt": "instruction", "query": "input", "response": "output"}},
     "sharegpt": {"formatting": "sharegpt", "columns": {"messages": "conversations"}},
 }
+_ITS_COLUMNS = ("system", "history", "tools", "images", "videos", "audios")
 
 
-def write_file(selection: Artifact, form: str, path: Path) -> dict[str, int]:
-    """Write a format that is one file; returns what was counted."""
+def dataset_info(form: str, columns: Collection[str]) -> dict[str, Any] | None:
+    """The entry for LLaMA-Factory of a file with these columns; None for formats it has not."""
+    if form not in _DATASET_INFO:
+        return None
+    info = _DATASET_INFO[form]
+    its = {name: name for name in _ITS_COLUMNS if name in columns}
+    return {**info, "columns": {**info["columns"], **its}}
+
+
+def write_file(
+    selection: Artifact, form: str, path: Path, messages: str | None = None
+) -> tuple[dict[str, int], list[str]]:
+    """Write a format that is one file; returns what was counted, and the columns that rows have.
+
+    `messages` is the column of turns, where the settings of the run name one.
+    """
     if form in ("parquet", "jsonl"):
         group = "subset" if form == "parquet" else "jsonl"
         shutil.copyfile(storage.fetch(selection.path(group)), path)
-        return {"rows": sum(part.rows for part in selection.parts(group))}
+        return {"rows": sum(part.rows for part in selection.parts(group))}, []
     make = _MAKERS[form]
     counts: Counter[str] = Counter(rows=0, conversations=0)
+    columns: dict[str, None] = {}
     first, between, last = ("[\n", ",\n", "\n]\n") if form == "alpaca" else ("", "\n", "\n")
     with open(path, "w", encoding="utf-8", newline="\n") as file:
         file.write(first)
-        for batch in _batches(selection):
-            for row in batch.to_pylist():
-                if counts["rows"]:
-                    file.write(between)
-                counts["rows"] += 1
-                file.write(json.dumps(make(row, counts), ensure_ascii=False))
+        for row in _rows(selection):
+            if counts["rows"]:
+                file.write(between)
+            counts["rows"] += 1
+            said = spoken(row, messages)
+            counts["conversations"] += said.was_conversation
+            line = make(row, said, counts)
+            columns.update(dict.fromkeys(line))
+            file.write(json.dumps(line, ensure_ascii=False))
         file.write(last if counts["rows"] or form == "alpaca" else "")
-    return dict(counts)
+    return {name: n for name, n in counts.items() if n or name in _ALWAYS_TOLD}, list(columns)
 
 
 def write_dataset(selection: Artifact, folder: Path) -> dict[str, int]:
@@ -92,35 +121,109 @@ def _batches(selection: Artifact) -> Iterator[pa.RecordBatch]:
         yield from file.iter_batches(_BATCH_ROWS)
 
 
+def _rows(selection: Artifact) -> Iterator[dict[str, Any]]:
+    """The rows as JSON lines have them, each with the keys that it came with."""
+    with open(storage.fetch(selection.path("jsonl")), encoding="utf-8") as file:
+        yield from map(json.loads, file)
+
+
 # --- what a row becomes ---------------------------------------------------------------------------
 
 
-def _messages(row: Mapping[str, Any], counts: Counter[str]) -> dict[str, Any]:
-    said = spoken(row)
-    counts["conversations"] += said.was_conversation
-    return {"messages": [{"role": _ROLES[t.speaker], "content": t.text} for t in said.turns]}
+def _messages(row: Mapping[str, Any], said: Spoken, counts: Counter[str]) -> dict[str, Any]:
+    return {"messages": said.turns, **_beside(said, said.tools)}
 
 
-def _sharegpt(row: Mapping[str, Any], counts: Counter[str]) -> dict[str, Any]:
-    said = spoken(row)
+def _sharegpt(row: Mapping[str, Any], said: Spoken, counts: Counter[str]) -> dict[str, Any]:
     turns = said.to_last_answer
-    counts["conversations"] += said.was_conversation
     counts["turns_left_out"] += len(said.turns) - len(turns)
-    speakers = [turn.speaker for turn in turns]
-    alternate = speakers[1:] if speakers[0] == "System" else speakers
-    expected = cycle(("User", "Assistant"))
-    counts["not_alternating"] += any(a != b for a, b in zip(alternate, expected, strict=False))
-    return {"conversations": [{"from": _SHAREGPT_ROLES[t.speaker], "value": t.text} for t in turns]}
+    told = [_sharegpt_turn(turn, counts) for turn in turns]
+    speakers = [turn["from"] for turn in told if turn is not told[0] or turn["from"] != "system"]
+    pairs = zip(speakers, cycle((_ASKING, _ANSWERING)), strict=False)
+    counts["not_alternating"] += any(speaker not in expected for speaker, expected in pairs)
+    for key in {key for turn in told for key in turn} - {"from", "value"}:
+        counts[f"unread_{key}"] += key not in ("tool_calls", "tool_call_id", "name")
+    tools = json.dumps(said.tools, ensure_ascii=False)
+    media = _media_of(turns, counts)
+    return {"conversations": told, **media, **_beside(said, tools if said.tools else "")}
 
 
-def _alpaca(row: Mapping[str, Any], counts: Counter[str]) -> dict[str, Any]:
-    said = spoken(row)
-    counts["conversations"] += said.was_conversation
-    counts["told_as_text"] += len(said.to_last_answer) > 2
-    return {name: row[name] for name in ("instruction", "input", "output")}
+def _sharegpt_turn(turn: Mapping[str, Any], counts: Counter[str]) -> dict[str, Any]:
+    rest = {key: value for key, value in turn.items() if key not in ("role", "content")}
+    speaker, text = _SHAREGPT_ROLES[turn["role"]], turn["content"] or ""
+    counts["developer_turns"] += turn["role"] == "developer"
+    if isinstance(text, list):
+        counts["parts_joined"] += 1
+        text = read_turn({"role": "user", "content": text}, "parts").text
+    if calls := list(called(turn, "assistant", "content")):
+        counts["calls_beside_text"] += bool(text)
+        if not text:
+            value = calls[0] if len(calls) == 1 else calls
+            speaker, text = "function_call", json.dumps(value, ensure_ascii=False)
+    return {"from": speaker, "value": text, **rest}
 
 
-_MAKERS: dict[str, Callable[[Mapping[str, Any], Counter[str]], dict[str, Any]]] = {
+def _alpaca(row: Mapping[str, Any], said: Spoken, counts: Counter[str]) -> dict[str, Any]:
+    turns = said.to_last_answer
+    counts["turns_left_out"] += len(said.turns) - len(turns)
+    keys = {key for turn in turns for key in turn}
+    for key in keys - {
+        "role",
+        "content",
+        "tool_calls",
+        "reasoning_content",
+        "tool_call_id",
+        "name",
+    }:
+        counts[f"lost_{key}"] += 1
+    beside = {**_media_of(turns, counts), **_beside(said, None)}
+    if not said.was_conversation:
+        texts = {name: row.get(name) or "" for name in ("instruction", "input", "output")}
+        own = {name: row[name] for name in ("system", "history") if row.get(name)}
+        counts["with_history"] += bool(own)
+        return {**texts, **own, **beside}
+    has_system = turns[0]["role"] in ("system", "developer")
+    spoken_turns = turns[has_system:]
+    alternate = [turn["role"] for turn in spoken_turns] == ["user", "assistant"] * (
+        len(spoken_turns) // 2
+    )
+    if not alternate or said.tools or any(turn.get("tool_calls") for turn in turns):
+        counts["told_as_text"] += 1
+        found = read_conversation(turns, "messages", {"tools": said.tools})
+        return {"instruction": found.instruction, "input": "", "output": found.output, **beside}
+    read = [read_turn(turn, "messages").text for turn in spoken_turns]
+    counts["parts_joined"] += any(isinstance(turn["content"], list) for turn in turns)
+    context: dict[str, Any] = {}
+    if has_system:
+        context["system"] = read_turn(turns[0], "messages").text
+    if read[:-2]:
+        context["history"] = [[q, a] for q, a in zip(read[:-2:2], read[1:-2:2], strict=True)]
+    counts["with_history"] += bool(context)
+    return {"instruction": read[-2], "input": "", "output": read[-1], **context, **beside}
+
+
+def _media_of(turns: Sequence[Mapping[str, Any]], counts: Counter[str]) -> dict[str, list[str]]:
+    """Addresses of the images and the like among the parts of turns, by LLaMA-Factory's columns."""
+    found: dict[str, list[str]] = {}
+    for turn in turns:
+        for part in turn["content"] if isinstance(turn["content"], list) else ():
+            kind = part.get("type") if isinstance(part, dict) else None
+            for name in read_turn({"role": "user", "content": [part]}, "parts").media:
+                value = part.get(str(kind), part.get(name, part.get("url", part.get("path"))))
+                address = value.get("url", value.get("path")) if isinstance(value, dict) else value
+                if isinstance(address, str) and name in ("image", "video", "audio"):
+                    found.setdefault(f"{name}s", []).append(address)
+                else:
+                    counts["media_lost"] += 1
+    return found
+
+
+def _beside(said: Spoken, tools: Any) -> dict[str, Any]:
+    """The columns beside the turns that a row has at all."""
+    return {**({"tools": tools} if tools else {}), **said.media}
+
+
+_MAKERS: dict[str, Callable[[Mapping[str, Any], Spoken, Counter[str]], dict[str, Any]]] = {
     "messages": _messages,
     "sharegpt": _sharegpt,
     "alpaca": _alpaca,

@@ -5,14 +5,13 @@ Read from the columns that ingest carries along, in one pass over the corpus.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.artifacts.rows import TableParts
+from engine.artifacts.rows import TableParts, read_extra
 from engine.artifacts.run_directory import Artifact
 from engine.errors import SettingsError
 
@@ -197,7 +196,7 @@ def _read(corpus: Artifact, side: str, names: Sequence[str]) -> dict[str, _Colum
 
 def _extras(corpus: Artifact, side: str) -> Iterator[list[dict[str, object]]]:
     for table in TableParts(corpus, side).iter_parts(["extra"]):
-        yield [json.loads(text) for text in table["extra"].to_pylist()]
+        yield [read_extra(text) for text in table["extra"].to_pylist()]
 
 
 def _value(extra: dict[str, object], name: str) -> str | None:

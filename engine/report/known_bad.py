@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.artifacts.rows import TableParts
+from engine.artifacts.rows import TableParts, read_extra
 from engine.artifacts.run_directory import Artifact
 from engine.errors import SettingsError
 
@@ -134,7 +134,7 @@ def read_marks(corpus: Artifact, column: str) -> tuple[NDArray[np.int32], list[s
     pieces = []
     for texts in _extras(corpus):
         codes = np.zeros(len(texts), dtype=np.int32)
-        for position, extra in enumerate(map(json.loads, texts)):
+        for position, extra in enumerate(map(read_extra, texts)):
             is_there = is_there or column in extra
             if not is_there and len(found) < MAX_KINDS:
                 found.update(dict.fromkeys(extra))

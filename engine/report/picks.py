@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.artifacts.files import read_table
-from engine.artifacts.rows import TableParts
+from engine.artifacts.rows import TableParts, read_extra
 from engine.artifacts.run_directory import Artifact
 from engine.report.known_bad import mark_of
 from engine.report.wording import ShownText, shown_text
@@ -204,7 +203,7 @@ def _examples(
                 rank=None if place is None else place + 1,
                 gain=None if place is None else float(ranking.gains[place]),
                 mean_influence=float(means[row]),
-                mark=mark_of(json.loads(values["extra"]), column) if column else None,
+                mark=mark_of(read_extra(values["extra"]), column) if column else None,
                 texts=[(n, shown_text(values[n], max_bytes)) for n in _TEXTS if values[n]],
             )
         )

@@ -35,6 +35,7 @@ from engine.runtime.executor import (
     Training,
     limit_threads,
 )
+from engine.terminal.ends import own_handlers
 
 __all__ = ["RayExecutor", "connected", "first_line", "unseen_sentence"]
 
@@ -155,13 +156,14 @@ def _joined(config: RayConfig) -> Iterator[bool]:
         return
     address = config.address or os.environ.get("RAY_ADDRESS")
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if address:
-        try:
-            ray.init(address=address, **quiet)
-        except ConnectionError as error:
-            raise SettingsError(f"no Ray cluster answers at {address}: {error}") from None
-    else:
-        _start_local(config, quiet)
+    with own_handlers():  # Ray has one for SIGTERM, which ends the process with a dump
+        if address:
+            try:
+                ray.init(address=address, **quiet)
+            except ConnectionError as error:
+                raise SettingsError(f"no Ray cluster answers at {address}: {error}") from None
+        else:
+            _start_local(config, quiet)
     try:
         yield not address
     finally:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import signal
 import tempfile
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +17,7 @@ from torch import Tensor
 from engine import storage
 from engine.errors import EngineError
 from engine.runtime.executor import Team, Training
+from engine.terminal.ends import own_handlers
 
 __all__ = ["train"]
 
@@ -35,7 +34,7 @@ def train(training: Training, resources: Mapping[str, float]) -> dict[str, Any]:
     worker asks for. Cost: 15 to 30 s to start the workers.
     """
     gpus = {"GPU": training.num_gpus} if training.num_gpus else {}
-    trainer = ray.train.torch.TorchTrainer(
+    trainer = _Trainer(
         _on_worker,
         train_loop_config={"loop": training.loop, "settings": training.settings},
         # NCCL refuses two workers on one GPU; gloo does not mind
@@ -55,9 +54,16 @@ def train(training: Training, resources: Mapping[str, float]) -> dict[str, Any]:
             logging_config=ray.train.LoggingConfig(log_level="ERROR"),
         ),
     )
-    with _own_interrupt_handler(), _failures_told(training.what):
+    with own_handlers(), _failures_told(training.what):
         outcome: dict[str, Any] = trainer.fit().return_value
     return outcome
+
+
+class _Trainer(ray.train.torch.TorchTrainer):  # type: ignore[misc]
+    """Ray Train without its answer to Ctrl-C, which ends the process with no word of ours."""
+
+    def _register_sigint_handler(self, controller: Any) -> None:
+        """Ctrl-C unwinds as anywhere else; the workers go with the job."""
 
 
 def _on_worker(config: dict[str, Any]) -> dict[str, Any]:
@@ -121,16 +127,3 @@ def _failures_told(what: str) -> Iterator[None]:
             f"the workers of {what} failed until Ray Train gave up ({reasons[-1].strip()}); what "
             "was finished is kept, and the same command goes on from there"
         ) from error
-
-
-@contextmanager
-def _own_interrupt_handler() -> Iterator[None]:
-    """Put the caller's Ctrl-C handler back afterwards; Ray Train installs one and leaves it."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.getsignal(signal.SIGINT)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 
 from engine.artifacts.files import digest, load_array, read_table, save_array
 from engine.artifacts.parts import Part
-from engine.artifacts.rows import EXAMPLE_COLUMNS, TableParts
+from engine.artifacts.rows import EXAMPLE_COLUMNS, TableParts, read_extra
 from engine.artifacts.run_directory import Artifact
 from engine.config import Config, ModelConfig
 from engine.errors import SettingsError
@@ -82,7 +81,7 @@ def write_groups(
     known: set[str] = set()
     for table in TableParts(corpus, "candidates").iter_parts(["extra"]):
         for text in table["extra"].to_pylist():
-            extra = json.loads(text)
+            extra = read_extra(text)
             known |= extra.keys()
             value = extra.get(column)
             names.append("" if value is None else str(value))

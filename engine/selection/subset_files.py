@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,15 +15,25 @@ import pyarrow.parquet as pq
 from engine.artifacts.files import atomic_path
 from engine.artifacts.rows import TableParts
 from engine.artifacts.run_directory import Artifact
+from engine.artifacts.typed_columns import column_of, source_types
 from engine.kernels.arrays import FloatArray
 from engine.selection.select import Selection
 
-__all__ = ["RANKING_COLUMNS", "write_jsonl", "write_parquet", "write_ranking", "write_subset"]
+__all__ = [
+    "RANKING_COLUMNS",
+    "free_name",
+    "write_jsonl",
+    "write_parquet",
+    "write_ranking",
+    "write_subset",
+]
 
 RANKING_COLUMNS = (
     "rank int64 from 1, row int64 of the candidates, id, gain float64 of the objective, "
     "round int64 (0: added nothing), mean_influence float32 in teacher units"
 )
+_TEXTS = ("instruction", "input", "output")
+_ADDED = ("rank", "gain", "mean_influence")
 
 
 def write_ranking(
@@ -43,16 +56,37 @@ def write_ranking(
 
 
 def write_subset(rows: pa.Table, ranking: pa.Table, directory: Path, name: str) -> None:
-    """Write NAME.parquet and NAME.jsonl: all columns of the input, and those of the ranking."""
-    subset = _restored(rows)
-    for column in ("rank", "gain", "mean_influence"):
-        if column in subset.column_names:  # never overwrite a column of the user's
-            subset = subset.rename_columns(
-                [f"{c}_of_input" if c == column else c for c in subset.column_names]
-            )
-        subset = subset.append_column(column, ranking[column])
-    write_parquet(subset, directory / f"{name}.parquet")
-    write_jsonl(subset, directory / f"{name}.jsonl")
+    """Write NAME.parquet and NAME.jsonl: all columns of the input, and those of the ranking.
+
+    In the JSON lines every row has the very keys that it came with. In parquet columns have the
+    types that they had there, or those that hold all values (`typed_columns`). A column of the
+    user's named as one of ours is kept under another name.
+    """
+    restored = [_restored(row) for row in rows.to_pylist()]
+    names = list(dict.fromkeys(name for row in restored for name in row))
+    for column in (column for column in _ADDED if column in names):
+        other = free_name(column, names)
+        names = [other if name == column else name for name in names]
+        restored = [{other if k == column else k: v for k, v in r.items()} for r in restored]
+    types = source_types([rows.schema])
+    known = {field.name: field.type for field in types} | {"id": pa.string()}
+    columns = {name: column_of([r.get(name) for r in restored], known.get(name)) for name in names}
+    added = {column: ranking[column] for column in _ADDED}
+    write_parquet(pa.table({**columns, **added}), directory / f"{name}.parquet")
+    values = zip(*(ranking[column].to_pylist() for column in _ADDED), strict=True)
+    lines = (
+        {**row, **dict(zip(_ADDED, its, strict=True))}
+        for row, its in zip(restored, values, strict=True)
+    )
+    write_jsonl(lines, directory / f"{name}.jsonl")
+
+
+def free_name(column: str, taken: Collection[str]) -> str:
+    """A name for a column of the user's whose own name is needed."""
+    name, number = f"{column}_of_input", 2
+    while name in taken:
+        name, number = f"{column}_of_input_{number}", number + 1
+    return name
 
 
 def write_parquet(table: pa.Table, path: Path) -> None:
@@ -61,32 +95,34 @@ def write_parquet(table: pa.Table, path: Path) -> None:
         pq.write_table(table, temporary)
 
 
-def write_jsonl(table: pa.Table, path: Path) -> None:
-    """Write a table as JSON lines, atomically."""
+def write_jsonl(rows: Iterable[Mapping[str, Any]], path: Path) -> None:
+    """Write rows as JSON lines, atomically; NaN and infinities are null."""
     with (
         atomic_path(path) as temporary,
         open(temporary, "w", encoding="utf-8", newline="\n") as file,
     ):
-        for batch in table.to_batches(max_chunksize=4096):
-            for row in batch.to_pylist():
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        for row in rows:
+            try:
+                line = json.dumps(row, ensure_ascii=False, allow_nan=False)
+            except ValueError:
+                line = json.dumps(_finite(row), ensure_ascii=False)
+            file.write(line + "\n")
 
 
-def _restored(rows: pa.Table) -> pa.Table:
-    """The rows as the user gave them: our text columns, and the extra columns out of their JSON."""
-    table = rows.select(["id", "instruction", "input", "output"])
-    extras = [json.loads(text) for text in rows["extra"].to_pylist()]
-    names = list(dict.fromkeys(name for extra in extras for name in extra))
-    for name in names:
-        values = [extra.get(name) for extra in extras]
-        if name in table.column_names:  # chat rows, which have no instruction of their own
-            if not any(values):
-                continue
-            name = f"{name}_of_input"
-        try:
-            column = pa.array(values)
-        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):  # no common type: as JSON text
-            texts = (None if value is None else json.dumps(value) for value in values)
-            column = pa.array(list(texts), type=pa.string())
-        table = table.append_column(name, column)
-    return table
+def _restored(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row as the user gave it: its own columns, and beside them the texts that it has not."""
+    own = json.loads(row["extra"])
+    texts = {name: row[name] for name in _TEXTS}
+    return {"id": row["id"], **texts, **{k: v for k, v in own.items() if _is_own(k, v)}}
+
+
+def _is_own(name: str, value: Any) -> bool:
+    return name not in _TEXTS or value is not None
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 
 from engine.artifacts.files import atomic_path, digest
 from engine.artifacts.parts import finish_part
-from engine.artifacts.rows import TableParts, VectorParts, id_hashes
+from engine.artifacts.rows import TableParts, VectorParts, id_hashes, read_extra
 from engine.artifacts.run_directory import Artifact, RunDirectory
 from engine.config import (
     ArmKind,
@@ -390,7 +390,7 @@ def _sources(rows: TableParts, column: str | None) -> list[str]:
     if column is None:
         return [name for table in rows.iter_parts(["file"]) for name in table["file"].to_pylist()]
     extras = (text for table in rows.iter_parts(["extra"]) for text in table["extra"].to_pylist())
-    return [json.dumps(json.loads(text).get(column)) for text in extras]
+    return [json.dumps(read_extra(text).get(column)) for text in extras]
 
 
 # --- what is made of them ------------------------------------------------------------------------

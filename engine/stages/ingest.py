@@ -26,6 +26,7 @@ from engine.config.run import TEST
 from engine.corpus.duplicates import find_duplicates, rows_at
 from engine.corpus.hub_datasets import dataset_identity
 from engine.corpus.layout import lay_out
+from engine.corpus.losses import media_of, no_rows_pass, refuse_mostly_bad, tell
 from engine.corpus.parse_worker import ParseWorker
 from engine.corpus.screening import Screening, screen
 from engine.corpus.slices import SourceSlice, line_offsets, list_slices
@@ -37,7 +38,7 @@ from engine.terminal.progress import say
 
 __all__ = ["STAGE", "identity", "read_and_screen", "run"]
 
-CODE_VERSION = 1
+CODE_VERSION = 2
 
 
 def identity(config: Config) -> dict[str, Any]:
@@ -105,6 +106,9 @@ def run(context: StageContext) -> StageResult:
             f"{side.name}_quarantined": rejected,
             f"{side.name}_nul_removed": int(side.usage["nul_removed"]),
         }
+        media, unread = media_of(side), tell(side)
+        result.counts |= {f"{side.name}_media": media} if media else {}
+        result.counts |= {f"{side.name}_files_unread": unread} if unread else {}
         if known is not None:
             repeated = pq.read_metadata(storage.fetch(side.duplicates)).num_rows
             result.counts[f"{side.name}_known"] = num_dropped - repeated
@@ -176,9 +180,11 @@ def _parse(
         offsets = line_offsets(slices, [int(part.usage["lines"]) for part in own])
         duplicates = root / f"duplicates-{name}.parquet"
         before = known if name == "candidates" else ()
-        dropped = executor.call(find_duplicates, files, offsets, duplicates, before)
-        side = Side(name, config, files, own, offsets, duplicates, dropped)
+        rename = config.equal_ids == "rename"
+        repeated = executor.call(find_duplicates, files, offsets, duplicates, before, rename)
+        side = Side(name, config, files, own, offsets, duplicates, *repeated)
         _check(side)
+        refuse_mostly_bad(side)
         sides.append(side)
     return sides
 
@@ -214,7 +220,7 @@ def _no_rows(side: Side) -> str:
     path = config.path if isinstance(config.path, str) else ", ".join(config.path)
     read, filtered = int(side.usage["rows_read"]), int(side.usage["filtered_out"])
     if read == filtered:
-        return f"no rows in {path} pass the filter `where`: {read} were read"
+        return no_rows_pass(side)
     tables = [
         read_rejected(file, offset) for file, offset in zip(side.files, side.offsets, strict=True)
     ]

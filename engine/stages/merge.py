@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from engine import storage
 from engine.artifacts.files import read_table
 from engine.artifacts.parts import finish_part
+from engine.artifacts.typed_columns import column_of, common_types, values_of
+from engine.corpus.extras import extra_as_json
 from engine.runtime.stage import Stage, StageContext, StageResult
 from engine.selection.subset_files import write_jsonl, write_parquet
 
@@ -49,8 +54,17 @@ def _merge(before: Path, added: Path, directory: Path) -> dict[str, int]:
     merged = merged.set_column(merged.column_names.index("rank"), "rank", ranks)
     merged = merged.append_column("added", flags)
     write_parquet(merged, directory / "merged.parquet")
-    write_jsonl(merged, directory / "merged.jsonl")
+    lines = itertools.chain(_lines(before), _lines(added))
+    marks = zip(lines, ranks.to_pylist(), flags.to_pylist(), strict=True)
+    marked = ({**row, "rank": rank, "added": is_new} for row, rank, is_new in marks)
+    write_jsonl(marked, directory / "merged.jsonl")
     return {"merged": len(merged), "before": len(first), "added": len(second)}
+
+
+def _lines(subset: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a subset from the JSON lines beside it, each with the keys that it came with."""
+    with open(storage.fetch(subset.with_suffix(".jsonl")), encoding="utf-8") as file:
+        yield from map(json.loads, file)
 
 
 def _chunks(column: pa.ChunkedArray | pa.Array) -> list[pa.Array]:
@@ -58,28 +72,19 @@ def _chunks(column: pa.ChunkedArray | pa.Array) -> list[pa.Array]:
 
 
 def _concatenated(tables: list[pa.Table]) -> pa.Table:
-    """One table; a column whose two types have nothing in common becomes text."""
-    try:
-        return pa.concat_tables(tables, promote_options="permissive")
-    except (pa.ArrowInvalid, pa.ArrowTypeError):
-        pass
+    """One table; a column of two types gets one that holds the values of both."""
     first, second = tables
-    for name in set(first.column_names) & set(second.column_names):
-        if first[name].type != second[name].type:
-            first, second = _as_text(first, name), _as_text(second, name)
+    common = common_types([first.schema, second.schema]).names
+    for name in set(first.column_names) & set(second.column_names) - set(common):
+        values = values_of(first[name]) + values_of(second[name])
+        both = column_of(json.loads(extra_as_json({name: values}))[name])
+        first = _replaced(first, name, both.slice(0, len(first)))
+        second = _replaced(second, name, both.slice(len(first)))
     return pa.concat_tables([first, second], promote_options="permissive")
 
 
-def _as_text(table: pa.Table, name: str) -> pa.Table:
-    texts = [_text(value) for value in table[name].to_pylist()]
-    place = table.column_names.index(name)
-    return table.set_column(place, name, pa.array(texts, type=pa.string()))
-
-
-def _text(value: Any) -> str | None:
-    if value is None or isinstance(value, str):
-        return value
-    return json.dumps(value, ensure_ascii=False)  # turns of a chat can be read back
+def _replaced(table: pa.Table, name: str, column: pa.Array) -> pa.Table:
+    return table.set_column(table.column_names.index(name), name, column)
 
 
 STAGE = Stage(

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.artifacts.rows import TableParts, target_side
+from engine.artifacts.rows import TableParts, read_extra, target_side
 from engine.artifacts.run_directory import Artifact
 from engine.config import Config
 from engine.errors import SettingsError
@@ -52,7 +52,7 @@ def _problem(corpus: Artifact, group: str, column: str) -> str | None:
     known: set[str] = set()
     for table in TableParts(corpus, group).iter_parts(["extra"]):
         for text in table["extra"].to_pylist():
-            known.update(json.loads(text))
+            known.update(read_extra(text))
             if column in known:
                 return None
     listed = ", ".join(sorted(known)[:20]) or "no further columns"
@@ -65,7 +65,7 @@ def subtasks_of(corpus: Artifact, column: str | None, num_targets: int) -> NDArr
         return np.zeros(num_targets, dtype=np.int64)
     rows = TableParts(corpus, target_side(corpus))
     tables = rows.iter_parts(["extra"])
-    extras = [json.loads(text) for table in tables for text in table["extra"].to_pylist()]
+    extras = [read_extra(text) for table in tables for text in table["extra"].to_pylist()]
     if not any(column in extra for extra in extras):
         known = sorted({name for extra in extras for name in extra})
         raise SettingsError(

@@ -10,13 +10,13 @@ selected.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from engine import storage
-from engine.artifacts.files import read_json, write_json
+from engine.artifacts.files import disk_problems_told, read_json, write_json
 from engine.artifacts.run_directory import CONFIG, Artifact, RunDirectory, discard
 from engine.audit.verdict import Look
 from engine.config import Config, load_config
@@ -26,6 +26,7 @@ from engine.runtime.opening import ExecutorChoice, opened
 from engine.runtime.processor import emulates_bfloat16
 from engine.runtime.stage import Stage
 from engine.runtime.workflow import Plan, do_stage, paths_to_see, plan_stages, refuse_other_settings
+from engine.selection.prepare import num_to_select
 from engine.spelling import meant
 from engine.stages import embed, fit, ingest, predict, report, sample, score, second_look, select
 from engine.stages.named_columns import refuse_unknown_columns
@@ -116,6 +117,7 @@ def run(
         return directory
     with (
         _fresh_is_removed(directory),
+        disk_problems_told(directory.path),
         directory.lock(),
         opened(config, executor) as working,
     ):
@@ -141,6 +143,8 @@ def _do_all(
         if plan.stage.name == "ingest":
             corpus = _corpus(directory)
             refuse_unknown_columns(config, corpus, executor)
+            if config.selection.budget is not None:
+                num_to_select(config.selection, corpus.counts["candidates"])  # refuses too many
             second_look.refuse_too_many(config, corpus.counts["candidates"])
             sample.refuse_useless_scores(config, corpus, executor)
             _tell_small(corpus, executor)
@@ -324,9 +328,10 @@ def _fresh_is_removed(directory: RunDirectory) -> Iterator[None]:
     try:
         yield
     except EngineError:
-        if directory.artifact(STAGES[0].directory) is None:
-            discard(first)
-            storage.remove(directory.path / CONFIG)
-            if is_new:
-                discard(directory.path)
+        with suppress(NotADirectoryError):  # a run directory that is a file, or below one
+            if directory.artifact(STAGES[0].directory) is None:
+                discard(first)
+                storage.remove(directory.path / CONFIG)
+                if is_new:
+                    discard(directory.path)
         raise

@@ -10,7 +10,7 @@ changes its colours or title, or turns text round.
     time      ISO 8601, UTC
     level     info, warning, error
     event     message, stage_started, stage_finished, stage_skipped, progress, log, stderr (what
-              libraries write there), error, internal_error, interrupted
+              libraries write there), error, internal_error, interrupted, terminated
     stage     null outside of one
     message   the same in words
 

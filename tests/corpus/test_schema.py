@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import datetime
 import decimal
-import json
 import math
 from typing import Any
 
 import numpy as np
 import pytest
 
+from engine.artifacts.rows import read_extra
 from engine.corpus.schema import (
     ParsedRow,
     explain_missing_columns,
@@ -78,18 +78,20 @@ def test_what_is_no_text_is_rejected(column: str, value: Any, kind: str):
     assert rejected({**ROW, column: value}) == f"{column} must be text, got {kind}"
 
 
-@pytest.mark.parametrize(("value", "expected"), [("x", "x"), (" ", " "), (7, "7"), (-1, "-1")])
+@pytest.mark.parametrize(
+    ("value", "expected"), [("x", "x"), (" ", " "), (7, "7"), (-1, "-1"), (3.0, "3")]
+)
 def test_ids_that_are_kept(value: Any, expected: str):
     assert accepted({**ROW, "id": value}).example.id == expected
 
 
-@pytest.mark.parametrize("value", [None, "", "\0"])
+@pytest.mark.parametrize("value", [None, "", "\0", math.nan])
 def test_without_an_id_the_content_key_is_the_id(value: str | None):
     example = accepted({**ROW, "id": value}).example
     assert example.id == example.key
 
 
-@pytest.mark.parametrize("value", [1.0, True, [1]])
+@pytest.mark.parametrize("value", [1.5, math.inf, 2.0**60, True, [1]])
 def test_other_ids_are_rejected(value: Any):
     assert "id must be text or an integer" in rejected({**ROW, "id": value})
 
@@ -126,11 +128,11 @@ def test_a_column_called_input_can_be_the_instruction():
 
 def test_missing_columns_are_named_with_those_found_and_a_mapping():
     expected = (
-        "missing columns instruction, output; found prompt, completion; name the right ones "
-        "with the option columns: {instruction: prompt, output: completion}"
+        "missing columns instruction, output; found task, label; name the right ones "
+        "with the option columns: {instruction: NAME, output: label}"
     )
-    assert rejected({"prompt": "p", "completion": "c"}) == expected
-    assert explain_missing_columns(["prompt", "completion"], {}) == expected
+    assert rejected({"task": "p", "label": "c"}) == expected
+    assert explain_missing_columns(["task", "label"], {}) == expected
     assert "missing column output; found id, instruction, input;" in rejected(
         {"id": "a", "instruction": "b", "input": ""}
     )
@@ -178,13 +180,17 @@ def test_a_longer_conversation_is_rendered_up_to_its_last_answer():
         ([], "messages has no assistant turn"),
         ([turn("user", "q")], "messages has no assistant turn"),
         ([turn("assistant", "a")], "messages has no user turn before the last assistant turn"),
-        (
-            [turn("system", "s"), turn("assistant", "a")],
-            "messages has no user turn before the last assistant turn",
-        ),
         (["q"], "messages[0] must be an object, got text"),
-        ([turn("user", ["q"])], "messages[0].content must be text, got a list"),
-        ([turn("user", None)], "messages[0].content must be text, got null"),
+        ([turn("user", 1)], "messages[0].content must be text or a list of parts, got a number"),
+        (
+            [turn("user", [1])],
+            "messages[0].content must be text or a list of parts, got a list with other things",
+        ),
+        ([turn("user", None)], "messages[0].content must be text or a list of parts, got null"),
+        (
+            [turn("user", "q"), {**turn("assistant", "a"), "weight": 0}],
+            "messages has no assistant turn that is trained on: all have weight 0",
+        ),
         ([{"content": "q"}], "messages[0].role must be text, got null"),
         ([turn("user", " "), turn("assistant", "a")], "instruction is blank"),
         ([turn("system", "s"), turn("user", ""), turn("assistant", "a")], "instruction is blank"),
@@ -196,8 +202,8 @@ def test_conversations_that_cannot_be_used(messages: Any, reason: str):
 
 
 def test_an_unknown_role_is_named_with_the_known_ones():
-    reason = rejected({"messages": [turn("tool", "t"), turn("assistant", "a")]})
-    assert reason.startswith("messages[0]: unknown role 'tool', known are system, user")
+    reason = rejected({"messages": [turn("bard", "t"), turn("assistant", "a")]})
+    assert reason.startswith("messages[0]: unknown role 'bard', known are system, developer")
 
 
 def test_when_a_row_is_a_conversation():
@@ -245,10 +251,13 @@ def test_extra_columns_as_json():
 
 def test_numbers_and_keys_that_json_lacks():
     extra = {"a": [math.nan, 1.5], "b": np.array([math.inf]), ("k", 1): {"c": -math.inf, 2: b"x"}}
-    assert json.loads(extra_as_json(extra)) == {
+    text = extra_as_json({**extra, "long": datetime.timedelta(minutes=2, microseconds=5)})
+    assert '"a": [NaN, 1.5]' in text  # as Python reads it; people and pages are shown null
+    assert read_extra(text) == {
         "a": [None, 1.5],
         "b": [None],
         "('k', 1)": {"c": None, "2": "eA=="},
+        "long": 120.000005,
     }
 
 

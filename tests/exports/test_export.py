@@ -12,7 +12,7 @@ import pytest
 
 from engine.artifacts.parts import finish_part
 from engine.artifacts.run_directory import RunDirectory
-from engine.corpus.schema import extra_as_json, parse
+from engine.corpus.schema import DEFAULT_RULES, extra_as_json, parse
 from engine.errors import RunDirectoryError, SettingsError
 from engine.exports import formats
 from engine.exports.export import export
@@ -49,9 +49,9 @@ CHATS = [
 ]
 
 
-def make_run(path, rows, folder="7-selection", name="subset"):
+def make_run(path, rows, folder="7-selection", name="subset", rules=DEFAULT_RULES):
     """A finished selection of these rows, as ingest and select leave them."""
-    parsed = [parse(row, {}) for row in rows]
+    parsed = [parse(row, {}, rules) for row in rows]
     table = pa.table(
         {
             **{
@@ -161,9 +161,18 @@ def test_sharegpt_ends_with_an_answer(mixed, load, tmp_path, capsys):
 
 def test_alpaca_says_what_it_cannot_keep(mixed, tmp_path, capsys):
     told = export(mixed.path, "alpaca", tmp_path / "x.json")
-    assert told["told_as_text"] == 2 and "2 conversations have more than" in capsys.readouterr().err
+    assert told["told_as_text"] == 1 and told["with_history"] == 1 and told["turns_left_out"] == 1
+    printed = capsys.readouterr().err
+    assert "1 conversations have tools, or do not go from question to answer" in printed
+    assert "1 rows have a system prompt or earlier turns" in printed
     rows = json.loads((tmp_path / "x.json").read_text(encoding="utf-8"))
-    assert rows[3]["instruction"].endswith("User: q1\n\nAssistant: a1\n\nUser: q2")
+    assert rows[3] == {
+        "instruction": "q2",
+        "input": "",
+        "output": f"a2 {HOSTILE}",
+        "system": f"Be {HOSTILE}",
+        "history": [["q1", "a1"]],
+    }
 
 
 def test_turns_that_were_only_carried_along_are_no_conversation(tmp_path, load):
@@ -176,9 +185,11 @@ def test_turns_that_were_only_carried_along_are_no_conversation(tmp_path, load):
 
 def test_turns_of_no_common_type_are_read_back_from_their_json(tmp_path, load):
     run = make_run(tmp_path / "run", [{"id": str(i), "messages": m} for i, m in enumerate(ODD)])
-    assert isinstance(rows_of(run)[0]["messages"], str)
+    rows = rows_of(run)  # lists stay lists; the weights are JSON
+    assert [turn["weight"] for turn in rows[0]["messages"]] == ["1", "1"]
+    assert [turn["weight"] for turn in rows[1]["messages"]] == ['"x"'] * len(LONG)
     export(run.path, "messages", tmp_path / "x.jsonl")
-    assert [row["messages"] for row in load("json", tmp_path / "x.jsonl")] == [SHORT, LONG]
+    assert [row["messages"] for row in load("json", tmp_path / "x.jsonl")] == list(ODD)
 
 
 def test_a_chat_row_with_an_empty_instruction_column_keeps_its_texts(tmp_path, load):
@@ -202,7 +213,7 @@ def test_of_an_addition_the_merged_list(added, tmp_path, load):
     told = export(new.path, "messages", tmp_path / "x.jsonl")
     assert told["rows"] == 3 + len(added) and told["conversations"] == 1 + len(added)
     back = [row["messages"] for row in load("json", tmp_path / "x.jsonl")]
-    assert back[2:] == ([SHORT, LONG] if added is not ODD else [SHORT, SHORT, LONG])
+    assert back[2:] == [SHORT, *added]
     assert export(old.path, "messages", tmp_path / "y.jsonl")["rows"] == 3
 
 
