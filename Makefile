@@ -4,7 +4,7 @@ PYTHON ?= python3
 PIP_FLAGS ?=
 BIN := .venv/bin
 
-.PHONY: demo test test-slow test-faults test-gpu check docs bench bench-proof venv clean
+.PHONY: demo test test-slow test-faults test-gpu check docs bench bench-proof dist venv clean
 
 demo: venv
 	$(BIN)/python jobs/select.py --config jobs/configs/demo.yaml
@@ -51,6 +51,13 @@ check: venv
 docs: venv
 	$(BIN)/python scripts/settings.py --check
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+# dist/: wheel and source archive; whether their descriptions render, and what is in them
+dist: venv
+	rm -rf dist build/lib
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) build twine
+	$(BIN)/python -m build --outdir dist .
+	$(BIN)/python -m twine check --strict dist/*
 
 # many hours on two cores; every number that the documents give comes from here, and the tables in
 # benchmarks/results/*.md are what these commands print. selection.py compares with what is installed:

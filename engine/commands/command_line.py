@@ -29,7 +29,7 @@ from engine.terminal.called import as_called, called
 from engine.terminal.ends import Terminated, terminable
 from engine.terminal.progress import printable, say_error, speak
 
-__all__ = ["Arguments", "RunArguments", "main", "main_of_run", "run_job"]
+__all__ = ["Arguments", "RunArguments", "main", "main_alone", "main_of_run", "run_job"]
 
 _MAX_ERROR = 4000  # characters: an id or a cell can have millions
 _SETTINGS = """\
@@ -95,6 +95,19 @@ def main_of_run(
     `settings` says which settings it takes, and how; without it takes none.
     """
     return run_job(lambda: job(_parse_of_run(description, _flags(flags), argv, settings)), argv)
+
+
+def main_alone(
+    description: str, job: Callable[[], dict[str, Any]], argv: Sequence[str] | None = None
+) -> int:
+    """As `main`, for a job that takes neither settings nor a run."""
+
+    def parsed() -> dict[str, Any]:
+        parser = _parser(help_of(as_called(description), ""), "nothing", [], required=False)
+        parser.parse_args(argv)
+        return job()
+
+    return run_job(parsed, argv)
 
 
 def run_job(job: Callable[[], dict[str, Any]], argv: Sequence[str] | None) -> int:
@@ -176,6 +189,9 @@ def _flags(told: Mapping[str, str]) -> list[_Flag]:
     return [_Flag(name, value or name.upper(), text) for (name, _, value), text in names]
 
 
+_SOURCES = {"config": "--config FILE", "run-dir": "--run-dir DIR", "nothing": ""}
+
+
 class _Parser(argparse.ArgumentParser):
     """A parser whose errors are ours: one sentence, exit code 2."""
 
@@ -184,12 +200,12 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser(text: Help, source: str, flags: Sequence[_Flag], required: bool) -> _Parser:
-    """The flags of a job on a `source` (config or run-dir), the job's own first."""
+    """The flags of a job on a `source` (config, run-dir, nothing), the job's own first."""
     needed = [f"--{flag.name} {flag.value}" for flag in flags if required]
     prog = called()
     parser = _Parser(
         prog=prog,
-        usage=text.usage(prog, "--config FILE" if source == "config" else "--run-dir DIR", needed),
+        usage=text.usage(prog, _SOURCES[source], needed),
         description=text.description,
         epilog=text.epilog,
         formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(
@@ -205,7 +221,7 @@ def _parser(text: Help, source: str, flags: Sequence[_Flag], required: bool) -> 
         shared.add_argument(
             "--run-dir", metavar="DIR", help="where the artifacts go (setting run_dir)"
         )
-    else:
+    elif source == "run-dir":
         own.add_argument(
             "--run-dir", required=True, metavar="DIR", help="a finished run, also as s3://..."
         )
@@ -213,9 +229,10 @@ def _parser(text: Help, source: str, flags: Sequence[_Flag], required: bool) -> 
         own.add_argument(f"--{flag.name}", required=required, metavar=flag.value, help=flag.help)
     if source == "config" and all(flag.name != "until" for flag in flags):
         own.add_argument("--until", help=argparse.SUPPRESS)  # so that a job can say it has none
-    shared.add_argument(
-        "--overwrite", action="store_true", help="redo what was made with other settings"
-    )
+    if source != "nothing":
+        shared.add_argument(
+            "--overwrite", action="store_true", help="redo what was made with other settings"
+        )
     shared.add_argument("--quiet", action="store_true", help="say errors only")
     shared.add_argument(
         "--json-logs", action="store_true", help="say everything as JSON, one object a line"

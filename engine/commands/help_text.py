@@ -31,7 +31,7 @@ class Help:
     def usage(self, prog: str, source: str, needed: Sequence[str]) -> str:
         """The line that names what a job cannot do without; two if it is long."""
         ends = " [--section.key VALUE ...]" if "settings:" in self.epilog else ""
-        words = [prog, source, *needed, f"[flags]{ends}"]
+        words = [word for word in (prog, source, *needed, f"[flags]{ends}") if word]
         filled = textwrap.fill(
             " ".join(word.replace(" ", "\0") for word in words),
             WIDTH - len("usage: "),

@@ -18,6 +18,7 @@ __all__ = ["COMMANDS", "main", "start"]
 
 # In the order in which somebody meets them; each is a module of this package.
 COMMANDS = {
+    "doctor": "what would a run find on this machine, and what is missing?",
     "plan": "what would a run take, before anything is spent?",
     "check": "does a corpus repeat what may not be trained on, or itself?",
     "select": "choose the rows of a corpus that are worth training on",
