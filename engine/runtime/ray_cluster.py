@@ -35,7 +35,7 @@ from engine.runtime.executor import (
     Training,
     limit_threads,
 )
-from engine.terminal.ends import own_handlers
+from engine.terminal.ends import own_handlers, undisturbed
 
 __all__ = ["RayExecutor", "connected", "first_line", "unseen_sentence"]
 
@@ -167,7 +167,8 @@ def _joined(config: RayConfig) -> Iterator[bool]:
     try:
         yield not address
     finally:
-        ray.shutdown()  # of a cluster that we joined, this only leaves it
+        with undisturbed():
+            ray.shutdown()  # of a cluster that we joined, this only leaves it
 
 
 def _start_local(config: RayConfig, quiet: Mapping[str, Any]) -> None:

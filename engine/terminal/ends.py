@@ -11,11 +11,11 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import NoReturn
 
-__all__ = ["Terminated", "own_handlers", "terminable"]
+__all__ = ["Terminated", "own_handlers", "terminable", "undisturbed"]
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_AGAIN_S = 2.0
 
 
 class Terminated(BaseException):
@@ -24,10 +24,46 @@ class Terminated(BaseException):
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """Have SIGTERM raise Terminated in the main thread; elsewhere nothing changes."""
+    """Have SIGTERM raise Terminated in the main thread; elsewhere nothing changes.
+
+    Libraries swallow what is raised in their callbacks, and SIGTERM is sent only once: it is raised
+    again every two seconds until the block has ended.
+    """
+    main, asked, ended = threading.main_thread(), threading.Event(), threading.Event()
+    sending = threading.Lock()
+
+    def again() -> None:
+        while not ended.wait(_AGAIN_S):
+            with sending:  # never after the end, when a handler may be there that kills
+                if not ended.is_set():
+                    signal.pthread_kill(main.ident or 0, signal.SIGTERM)
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        if ended.is_set():
+            return
+        if not asked.is_set():
+            asked.set()
+            threading.Thread(target=again, daemon=True).start()
+        raise Terminated
+
+    with own_handlers():
+        if threading.current_thread() is main:
+            signal.signal(signal.SIGTERM, terminate)
+        try:
+            yield
+        finally:
+            ended.set()
+            with sending:
+                pass
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Let neither signal interrupt the block: what is shut down there is shut down whole."""
     with own_handlers():
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, _terminate)
+            for number in _SIGNALS:
+                signal.signal(number, signal.SIG_IGN)
         yield
 
 
@@ -41,7 +77,3 @@ def own_handlers() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _terminate(number: int, frame: FrameType | None) -> NoReturn:
-    raise Terminated
