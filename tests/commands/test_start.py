@@ -65,11 +65,11 @@ def test_the_overview_loads_nothing_that_takes_time():
 @pytest.mark.parametrize(
     ("word", "sentence"),
     [
-        ("slect", "unknown command 'slect': expected one of plan, select,"),
+        ("slect", "unknown command 'slect': expected one of plan, check, select,"),
         ("slect", "tune; did you mean select?"),
         ("score_new", "did you mean score-new?"),
         ("zzzz", "evaluate, tune\n"),
-        ("--verison", "a command must come first, got --verison: one of plan, select,"),
+        ("--verison", "a command must come first, got --verison: one of plan, check, select,"),
         ("--verison", "tune; did you mean --version?"),
         ("--config", "evaluate, tune\n"),
         ("\x1b[31m", "unknown command '\\x1b[31m': expected"),
