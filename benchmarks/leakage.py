@@ -2,7 +2,7 @@
 
     python benchmarks/leakage.py planted --work DIR --json FILE      # minutes
     python benchmarks/leakage.py scale --work DIR --json FILE        # a quarter of an hour
-    python benchmarks/leakage.py duplicates --work DIR --json FILE   # embeds 48,125 rows once
+    python benchmarks/leakage.py duplicates --work DIR --json FILE   # minutes
 
 planted: the pool is the 48,125 rows of ../shared/data/corpus.parquet, protected are its 1,200
 single-topic target rows. For each kind of leak, each protected row that the kind changes is planted
@@ -33,10 +33,10 @@ the 10,000 protected ones, of the target rows. `rss_gib` is the most that the pr
 duplicates: groups of near duplicates in the pool by threshold; MinHash is datasketch's
 (`pip install datasketch`: 128 permutations, its own LSH, pairs verified by Jaccard) on the same
 sets, `pairs_found` the share of rows with a twin that it finds a twin of. Then the selection that
-costs nothing, the cosine with targets in turn, of 2 % of the pool, from all rows and without near
-duplicates: redundant is the mean cosine of a pick to the nearest other pick, near_twins the picks
-that have a near duplicate among the picks, mix_error half the sum of |differences| of category
-shares to the target set.
+costs nothing, TF-IDF's cosine with targets in turn, of 2 % of the pool, from all rows and without
+near duplicates: redundant is the mean cosine of a pick to the nearest other pick, near_twins the
+picks that have a near duplicate among the picks, mix_error half the sum of |differences| of
+category shares to the target set.
 """
 
 from __future__ import annotations
@@ -58,13 +58,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from sklearn.feature_extraction.text import TfidfVectorizer
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.provenance import markdown_table, save
-from engine.artifacts.files import load_array, save_array
+from engine import select
 from engine.artifacts.parts import finish_part
-from engine.config import PACKAGED_ENCODER, ModelConfig, parse_config
+from engine.config import parse_config
 from engine.corpus import protected
 from engine.corpus.screening import screen
 from engine.corpus.tables import PARSED, Side
@@ -73,7 +74,6 @@ from engine.example import content_key, order_hash
 from engine.kernels.set_join import count_members, join_leaders
 from engine.kernels.words import hash_shingles
 from engine.runtime.local import LocalExecutor
-from engine.selection.baselines import Pool, cosine
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 TARGETS = ("code", "commonsense", "general", "gsm8k", "sentiment", "summarization")
@@ -371,7 +371,7 @@ def scale(work: Path, sizes: Sequence[int]) -> list[Row]:
 # --- duplicates -----------------------------------------------------------------------------------
 
 
-def duplicates(work: Path) -> list[Row]:
+def duplicates() -> list[Row]:
     """Groups by threshold, by MinHash, and what a selection makes of them."""
     pool = pq.read_table(DATA / "corpus.parquet")
     words = Words.of(texts(pool))
@@ -403,7 +403,7 @@ def duplicates(work: Path) -> list[Row]:
         )
         print(lines[-1], file=sys.stderr)
     lines += by_minhash(sets, kept[0.8])
-    return lines + selections(work, pool, kept[0.8])
+    return lines + selections(pool, kept[0.8])
 
 
 def by_minhash(sets: tuple[Any, Any], leader: Any) -> list[Row]:
@@ -416,8 +416,9 @@ def by_minhash(sets: tuple[Any, Any], leader: Any) -> list[Row]:
     started = time.perf_counter()
     index, found = MinHashLSH(threshold=0.8, num_perm=128), np.zeros(len(leader), dtype=bool)
     rows = [members[a:b] for a, b in pairwise(starts)]
+    empty = MinHash(num_perm=128, hashfunc=lambda value: value & 0xFFFFFFFF)
     for number, row in enumerate(rows):
-        hashed = MinHash(num_perm=128, hashfunc=lambda value: int(value) & 0xFFFFFFFF)
+        hashed = empty.copy()
         hashed.update_batch(row.tolist())
         own = set(row.tolist())
         for other in index.query(hashed):
@@ -429,7 +430,7 @@ def by_minhash(sets: tuple[Any, Any], leader: Any) -> list[Row]:
         if not found[number]:
             index.insert(number, hashed)
     exact = leader != np.arange(len(leader))
-    return [
+    lines = [
         {
             "threshold": "0.8 by MinHash",
             "seconds": round(time.perf_counter() - started, 2),
@@ -437,57 +438,42 @@ def by_minhash(sets: tuple[Any, Any], leader: Any) -> list[Row]:
             "pairs_found": round(float((found & exact).sum() / exact.sum()), 3),
         }
     ]
+    print(lines, file=sys.stderr)
+    return lines
 
 
-def selections(work: Path, pool: pa.Table, leader: Any) -> list[Row]:
+def selections(pool: pa.Table, leader: Any) -> list[Row]:
     """The cosine with targets in turn, from all rows and from those that stay."""
-    vectors = embedded(work, "pool", pool)
-    stay = leader == np.arange(len(pool))
-    categories, lines = np.array(pool["category"].to_pylist()), []
+    vectorizer = TfidfVectorizer(sublinear_tf=True)
+    vectors = vectorizer.fit_transform(texts(pool).to_pylist())
+    stay, lines = np.flatnonzero(leader == np.arange(len(pool))), []
+    categories, sources = (np.array(pool[name].to_pylist()) for name in ("category", "source"))
     for name in ("mixed_math_code_sentiment_summ", "general", "commonsense", "summarization"):
         target = pq.read_table(DATA / "targets" / f"{name}.parquet")
-        wanted = embedded(work, name, target)
-        mix = Counter(target["category"].to_pylist())
-        budget = len(pool) // 50
-        for which, rows in (("all", np.arange(len(pool))), ("without", np.flatnonzero(stay))):
-            pool_of = Pool(
-                np.arange(len(rows), dtype=np.uint64),
-                seed=SEED,
-                embeddings=vectors[rows],
-                target_embeddings=wanted,
-            )
-            picks = rows[cosine(pool_of, budget)]
-            own = vectors[picks] @ vectors[picks].T
+        cosines = (vectors @ vectorizer.transform(texts(target).to_pylist()).T).toarray()
+        mix, budget = Counter(target["category"].to_pylist()), len(pool) // 50
+        for which, rows in (("all", np.arange(len(pool))), ("without", stay)):
+            kernel = np.ascontiguousarray(cosines[rows].T, dtype=np.float32)
+            means = kernel.mean(axis=0, dtype=np.float64)
+            picks = rows[select(kernel, budget, "round_robin", mean_influence=means).ranking]
+            own = (vectors[picks] @ vectors[picks].T).toarray()
             np.fill_diagonal(own, -1)
-            groups = Counter(leader[picks].tolist())
             shares = Counter(categories[picks].tolist())
-            off = sum(abs(shares[c] / len(picks) - mix[c] / len(target)) for c in {*shares, *mix})
+            off = [abs(shares[c] / len(picks) - mix[c] / len(target)) for c in {*shares, *mix}]
+            groups = Counter(leader[picks].tolist()).values()
             lines.append(
                 {
                     "target": name,
                     "pool": which,
                     "picks": len(picks),
                     "redundant": round(float(own.max(axis=1).mean()), 3),
-                    "near_twins": sum(number for number in groups.values() if number > 1),
-                    "sources": len(set(np.array(pool["source"].to_pylist())[picks].tolist())),
-                    "mix_error": round(off / 2, 3),
+                    "near_twins": sum(number for number in groups if number > 1),
+                    "sources": len(set(sources[picks].tolist())),
+                    "mix_error": round(sum(off) / 2, 3),
                 }
             )
             print(lines[-1], file=sys.stderr)
     return lines
-
-
-def embedded(work: Path, name: str, table: pa.Table) -> Any:
-    """Unit vectors of the texts, (n, D), made once."""
-    from engine.models.encoder import Encoder
-
-    path = work / f"vectors-{name}.npy"
-    if not path.is_file():
-        rows = table.to_pylist()
-        encoder = Encoder(ModelConfig(path=PACKAGED_ENCODER, threads=2), 128)
-        lines = [f"{prompt_of(row)}\n##Answer: {row['output']}" for row in rows]
-        save_array(path, encoder.encode(lines, 64).vectors)
-    return load_array(path)
 
 
 # --- command line ---------------------------------------------------------------------------------
@@ -519,7 +505,10 @@ def main() -> None:
     elif options.what == "scale":
         lines, tables = scale(work, options.sizes), [SCALE]
     else:
-        lines, tables = duplicates(work), [GROUPS, ("threshold", "left_out", "pairs_found"), PICKS]
+        lines, tables = (
+            duplicates(),
+            [GROUPS, ("threshold", "seconds", "left_out", "pairs_found"), PICKS],
+        )
     for columns in tables:
         shown = [line for line in lines if columns[1] in line and columns[-1] in line]
         if shown:

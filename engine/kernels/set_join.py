@@ -73,9 +73,13 @@ def find_members(members: Hashes, keys: Hashes, values: NDArray[np.int32]) -> ND
 
 
 @compiled()
-def _num_shared(one: Hashes, other: Hashes) -> int:
+def _num_shared(one: Hashes, other: Hashes, threshold: float) -> int:
+    """How many members two sets share, 0 once too few are left for J >= threshold."""
+    needed = np.ceil(threshold / (1 + threshold) * (len(one) + len(other)) - _SLACK)
     i, j, shared = 0, 0, 0
     while i < len(one) and j < len(other):
+        if shared + min(len(one) - i, len(other) - j) < needed:
+            return 0
         if one[i] == other[j]:
             shared += 1
             i += 1
@@ -155,7 +159,7 @@ def join_leaders(
                 small, large = min(len(own), len(theirs)), max(len(own), len(theirs))
                 if small < threshold * large - _SLACK:
                     continue
-                shared = _num_shared(own, theirs)
+                shared = _num_shared(own, theirs, threshold)
                 found = shared / (small + large - shared)
                 if found >= threshold - _SLACK:
                     best, best_similarity = other, found
@@ -221,7 +225,7 @@ def best_match(
                 small, large = min(len(own), len(theirs)), max(len(own), len(theirs))
                 if small < threshold * large - _SLACK:
                     continue
-                shared = _num_shared(own, theirs)
+                shared = _num_shared(own, theirs, threshold)
                 alike = shared / (small + large - shared)
                 if alike >= threshold - _SLACK and (
                     alike > similarity[row] or (alike == similarity[row] and other < best[row])

@@ -41,7 +41,7 @@ SEPARATOR, LETTER, SYMBOL, OPERATOR = 0, 1, 2, 3
 
 _OFFSET, _PRIME = np.uint64(0xCBF29CE484222325), np.uint64(0x100000001B3)  # FNV-1a, 64 bits
 _STEP = np.uint64(0x9E3779B97F4A7C15)
-_SPACE, _ZERO, _NINE = 0x20, 0x30, 0x39
+_SPACE, _TAB, _RETURN, _ZERO, _NINE = 0x20, 0x09, 0x0D, 0x30, 0x39
 
 
 @compiled()
@@ -73,7 +73,7 @@ def _decoded(data: NDArray[np.uint8], at: int) -> tuple[int, int]:
 
 @compiled()
 def _before_digit(data: NDArray[np.uint8], at: int, stop: int) -> bool:
-    if at < stop and data[at] == _SPACE:
+    while at < stop and (data[at] == _SPACE or _TAB <= data[at] <= _RETURN):
         at += 1
     return at < stop and _ZERO <= data[at] <= _NINE
 

@@ -19,7 +19,7 @@ def plain_words(text):
     """What `Words` sees, for the characters of ALPHABET."""
     text = unicodedata.normalize("NFKC", text).lower()
     found = []
-    for match in re.finditer(r"[a-z0-9é]+|([+=<])\1*|日+|[-/%](?= ?[0-9])", text):
+    for match in re.finditer(r"[a-z0-9é]+|([+=<])\1*|日+|[-/%](?=\s*[0-9])", text):
         word = match[0]
         if word[0] in "-/%" and found and found[-1][0] == word and found[-1][1] == match.start():
             continue
@@ -84,6 +84,7 @@ KEY = 7224545470414167201
         ("What is Rome?", "what  is\nROME"),
         ("ﬁne １２", "Fine, 12!"),
         ("- a list", "a list"),
+        ("3 - 4", "3 -\n  4"),
         ("日本語です", "日本語 です"),
         ("“It’s”", '"It\'s"'),
     ],
