@@ -15,6 +15,7 @@ from engine.exports.export import export
 from engine.stages.pipeline import run
 from tests.chats import chats
 from tests.exports.test_export import make_run
+from tests.tiny_models import build_tiny_language_model
 
 RULES = Rules(preference="chosen")
 MADE = chats(2000, seed=1)
@@ -169,3 +170,44 @@ def test_weights_calls_tools_and_reasoning_of_messages(tmp_path, capsys):
     assert told["unread_weight"] == sum("weight" in str(row["messages"]) for row in rows)
     assert "turns of weight 0 would be trained on" in printed
     assert told["calls_beside_text"] and "have tool calls beside their text" in printed
+
+
+TEMPLATE = (
+    "{% if tools %}{{ tools | tojson }}{% endif %}{% for m in messages %}<{{ m.role }}>"
+    "{{ m.content or '' }}{% if m.tool_calls %}{{ m.tool_calls | tojson }}{% endif %}{% endfor %}"
+)
+
+
+@pytest.mark.filterwarnings("ignore")  # TRL's and its libraries'
+def test_trl_trains_a_step_on_conversations_with_tools(mixed, tmp_path):
+    """As `trl sft --dataset_name FOLDER` reads the file, with a tiny model."""
+    trl = pytest.importorskip("trl")
+    import datasets
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    lm = build_tiny_language_model(tmp_path / "lm")
+    tokenizer = AutoTokenizer.from_pretrained(lm)
+    tokenizer.chat_template, tokenizer.pad_token = TEMPLATE, "</s>"
+    (tmp_path / "sft").mkdir()
+    export(mixed.path, "messages", tmp_path / "sft/train.jsonl")
+    rows = datasets.load_dataset(
+        str(tmp_path / "sft"), split="train", cache_dir=str(tmp_path / "c")
+    )
+    with_calls = [
+        i for i, row in enumerate(rows) if any(t.get("tool_calls") for t in row["messages"])
+    ][:8]
+    assert len(with_calls) == 8
+    trainer = trl.SFTTrainer(
+        model=AutoModelForCausalLM.from_pretrained(lm),
+        processing_class=tokenizer,
+        train_dataset=rows.select(with_calls),
+        args=trl.SFTConfig(
+            output_dir=str(tmp_path / "out"), max_steps=1, use_cpu=True, report_to=[],
+            max_length=512, per_device_train_batch_size=2, save_strategy="no", bf16=False,
+        ),
+    )  # fmt: skip
+    text = tokenizer.decode(trainer.train_dataset[0]["input_ids"])
+    row = rows[with_calls[0]]
+    call = next(t for t in row["messages"] if t.get("tool_calls"))["tool_calls"][0]
+    assert call["function"]["name"] in text
+    assert trainer.train().training_loss > 0
