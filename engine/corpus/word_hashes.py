@@ -61,10 +61,10 @@ class Words:
     @classmethod
     def of(cls, column: pa.ChunkedArray) -> Words:
         """The words of a column of texts. Memory: 8 bytes a byte of text, mostly untouched."""
+        if not len(column):  # as of a file with bad rows alone: maybe not even a chunk
+            return cls(np.empty(0, np.uint64), np.zeros(1, np.int64))
         folded = pc.utf8_lower(pc.utf8_normalize(column.cast(pa.large_string()), "NFKC"))
         array = pa.concat_arrays(folded.chunks) if folded.num_chunks != 1 else folded.chunk(0)
-        if not len(array):
-            return cls(np.empty(0, np.uint64), np.zeros(1, np.int64))
         _, offsets, data = array.buffers()
         starts = np.frombuffer(offsets, np.int64)[array.offset : array.offset + len(array) + 1]
         text = np.frombuffer(data, np.uint8) if data is not None else np.empty(0, np.uint8)

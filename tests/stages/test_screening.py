@@ -305,3 +305,18 @@ def test_a_target_that_is_part_of_the_corpus_is_told(tmp_path, capsys):
     found, ids = ingest(tmp_path / "run", corpus, target=target)
     assert found.counts["leaks"]["targets"]["exact"] == 5 and len(ids) == found.counts["candidates"]
     assert "leak: 5 candidates repeat targets (5 exact)" in capsys.readouterr().err
+
+
+def test_a_file_without_a_good_row_is_screened(tmp_path):
+    for name, output in (("good", "yes it is"), ("bad", "")):
+        row = {"id": name, "instruction": "is it so?", "output": output}
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps(row) + "\n")
+    for sides in (
+        {},
+        {"duplicates": {"drop": "near"}},
+        {"protect": [str(tmp_path / "good.jsonl")]},
+    ):
+        corpus = {"path": [str(tmp_path / f"{name}.jsonl") for name in ("bad", "good")]}
+        config = parse_config({"execution": "local", "corpus": corpus, "on_leak": "warn", **sides})
+        made = run(config, run_dir=tmp_path / f"run-{'-'.join(sides)}", until="ingest")
+        assert made.artifact("1-corpus").counts["candidates"] == 1
