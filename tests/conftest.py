@@ -10,7 +10,7 @@ import pytest
 os.environ.pop("RAY_ADDRESS", None)  # a cluster of the developer's
 os.environ["RAY_AUTH_MODE"] = "disabled"
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-os.environ["RAY_DATA_EXECUTION_NO_PROGRESS_TIMEOUT_S"] = "120"
+os.environ["RAY_DATA_EXECUTION_NO_PROGRESS_TIMEOUT_S"] = "300"
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 ROOT = Path(__file__).resolve().parents[1]

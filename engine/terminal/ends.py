@@ -16,6 +16,7 @@ __all__ = ["Terminated", "own_handlers", "terminable", "undisturbed"]
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _AGAIN_S = 2.0
+_SENDING = threading.RLock()  # held while no SIGTERM may be sent again
 
 
 class Terminated(BaseException):
@@ -30,11 +31,10 @@ def terminable() -> Iterator[None]:
     again every two seconds until the block has ended.
     """
     main, asked, ended = threading.main_thread(), threading.Event(), threading.Event()
-    sending = threading.Lock()
 
     def again() -> None:
         while not ended.wait(_AGAIN_S):
-            with sending:  # never after the end, when a handler may be there that kills
+            with _SENDING:  # never after the end, when a handler may be there that kills
                 if not ended.is_set():
                     signal.pthread_kill(main.ident or 0, signal.SIGTERM)
 
@@ -53,14 +53,17 @@ def terminable() -> Iterator[None]:
             yield
         finally:
             ended.set()
-            with sending:
+            with _SENDING:
                 pass
 
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Let neither signal interrupt the block: what is shut down there is shut down whole."""
-    with own_handlers():
+    """Let neither signal interrupt the block: what is shut down there is shut down whole.
+
+    Nor is SIGTERM sent again meanwhile: Ray, while it shuts down, has it kill the process.
+    """
+    with _SENDING, own_handlers():
         if threading.current_thread() is threading.main_thread():
             for number in _SIGNALS:
                 signal.signal(number, signal.SIG_IGN)

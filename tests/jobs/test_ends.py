@@ -25,10 +25,18 @@ def command(config: Path, run_dir: Path) -> list[str]:
     return [*job, "--run-dir", str(run_dir), "--until", "fit"]
 
 
+def in_the_foreground() -> None:
+    """A process group of its own, and Ctrl-C as a terminal gives it: not ignored, as by nohup."""
+    os.setpgrp()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def end_in(stage: str, words: list[str], log: Path, number: int) -> int:
     """Start a job in a group of its own, signal it in a stage; returns its exit code."""
     with open(log, "w") as file:
-        job = subprocess.Popen(words, stdout=file, stderr=file, cwd=ROOT, preexec_fn=os.setpgrp)
+        job = subprocess.Popen(
+            words, stdout=file, stderr=file, cwd=ROOT, preexec_fn=in_the_foreground
+        )
         deadline = time.monotonic() + 300
         while f"{stage} ..." not in log.read_text():
             assert job.poll() is None, log.read_text()
